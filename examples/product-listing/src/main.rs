@@ -1,0 +1,4 @@
+//! Product listing.
+#![forbid(unsafe_code)]
+
+fn main() {}

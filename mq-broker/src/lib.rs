@@ -1,0 +1,2 @@
+//! Name server, broker and store. The map of the crate; nothing is defined here.
+#![forbid(unsafe_code)]
