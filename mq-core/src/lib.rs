@@ -2,3 +2,12 @@
 //!
 //! Modules stand in reading order. Nothing is defined here.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod error;
+pub mod names;
+
+pub mod clock;
+pub mod watermark;
+
+pub use error::Error;
