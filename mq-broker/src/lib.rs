@@ -3,3 +3,4 @@
 
 pub mod config;
 pub mod java_properties;
+pub mod routes;
