@@ -6,6 +6,9 @@
 
 pub mod error;
 pub mod names;
+pub mod properties;
+
+pub mod protocol;
 
 pub mod clock;
 pub mod watermark;

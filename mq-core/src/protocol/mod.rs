@@ -1,0 +1,22 @@
+//! The RocketMQ remoting protocol: frames, headers, bodies and the stored message.
+//!
+//! ```text
+//! | length: 4 | type: 1, header length: 3 | header: JSON or binary | body |
+//!   length counts everything behind itself; header and body may be empty
+//! ```
+//!
+//! Everything here is pure: bytes in, values out, and back. No sockets, no files, no runtime, no
+//! clock. Nothing that a peer can send panics, hangs or allocates more than the frame it came in.
+
+pub mod code;
+mod fields;
+mod json;
+
+pub mod command;
+pub mod header;
+pub mod record;
+
+pub use code::{Language, RequestCode, ResponseCode};
+pub use command::{CodecError, Command, Limits, SerializeType, frame_length};
+pub use fields::Fields;
+pub use header::{Header, HeaderError};
