@@ -10,6 +10,9 @@ pub mod properties;
 
 pub mod protocol;
 
+pub mod embedded;
+pub mod server;
+
 pub mod clock;
 pub mod watermark;
 

@@ -1,0 +1,386 @@
+//! `Broker`: what it is made of, how it opens, which loops run beside its connections, how it stops. Not here: what a
+//! request means (`dispatch`), the loops' single steps (`store`, `delay`, `clients`).
+//!
+//! Invariants: no field is ever "not yet there"; every task and thread is started here, has a name, and is joined at stop; a
+//! loop that fails takes the write permission with it (the store is poisoned) and says so once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mq_core::Error;
+use mq_core::clock::Clock;
+use mq_core::embedded::{LocalLink, local_link};
+use mq_core::properties::{key, push_pair};
+use mq_core::server::{Peer, Server, ServerOptions};
+use mq_core::watermark::Watermark;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::catalog::Catalog;
+use crate::clients::Clients;
+use crate::config::{BrokerConfig, FlushDiskType};
+use crate::delay::{self, Delay};
+use crate::namesrv::NameServer;
+use crate::offsets::Offsets;
+use crate::store::disk::{Disk, OsDisk};
+use crate::store::{FlushMode, Store, StoreError, StoreOptions};
+
+/// How often silent members are looked for.
+const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
+/// How long a storage thread sleeps at most before it looks whether it is to stop.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often the store's checkpoint is brought up to date.
+const CHECKPOINT_PERIOD: Duration = Duration::from_millis(200);
+/// The log grows by this much before the next space is prepared.
+const PREPARE_BYTES: u64 = 1 << 20;
+/// Ports tried for a broker that lets the system choose: the one two below must be free too.
+const PORT_TRIES: usize = 20;
+
+/// One broker. Everything a verb needs is a plain field.
+#[derive(Debug)]
+pub struct Broker {
+    pub(crate) config: BrokerConfig,
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) catalog: Catalog,
+    pub(crate) clients: Clients,
+    pub(crate) offsets: Offsets,
+    pub(crate) delay: Delay,
+    /// Properties that every stored message carries.
+    pub(crate) stamp: String,
+    /// At 1 the broker stops: parked pulls are answered, loops end.
+    pub(crate) stopping: Watermark,
+    /// The name server of the same process, when there is one.
+    pub(crate) name_server: Option<Arc<NameServer>>,
+    /// Where it listens, when it does.
+    pub(crate) address: Option<SocketAddr>,
+    keys: UniqueKeys,
+}
+
+/// A broker with its loops and connections.
+#[derive(Debug)]
+pub struct RunningBroker {
+    broker: Arc<Broker>,
+    server: Server,
+    loops: JoinSet<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Broker {
+    /// Opens the store and starts the broker on `listeners` (its port and the fast port), or on none.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the store cannot be used; the text names the file and the mend.
+    pub fn start(
+        config: BrokerConfig,
+        clock: Clock,
+        listeners: Vec<TcpListener>,
+        name_server: Option<Arc<NameServer>>,
+    ) -> Result<RunningBroker, Error> {
+        let address = listeners.first().and_then(|listener| listener.local_addr().ok());
+        let broker = Self::open(config, clock, address, name_server).map_err(refused)?;
+        let broker = Arc::new(broker);
+        let mut server = Server::new(ServerOptions::default());
+        for listener in listeners {
+            server.accept(listener, &broker);
+        }
+        let threads = broker.start_threads();
+        let loops = broker.start_loops();
+        Ok(RunningBroker { broker, server, loops, threads })
+    }
+
+    fn open(
+        config: BrokerConfig,
+        clock: Clock,
+        address: Option<SocketAddr>,
+        name_server: Option<Arc<NameServer>>,
+    ) -> Result<Self, StoreError> {
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let options = store_options(&config);
+        let folder = config.store_path_root_dir.join("config");
+        let (store, recovery) = Store::open(Arc::clone(&disk), options, clock.clone())?;
+        info!(%recovery, "store opened");
+        let delays = config.message_delay_level.millis();
+        let mut stamp = String::new();
+        push_pair(&mut stamp, key::CLUSTER, &config.broker_cluster_name);
+        Ok(Self {
+            catalog: Catalog::open(&disk, &folder, &config, clock.clone())?,
+            offsets: Offsets::open(Arc::clone(&disk), folder.join("consumerOffset.json"))?,
+            delay: Delay::open(disk, folder.join("delayOffset.json"), &delays)?,
+            clients: Clients::new(clock.clone()),
+            stopping: Watermark::new(0),
+            keys: UniqueKeys::new(&clock),
+            store,
+            stamp,
+            config,
+            clock,
+            address,
+            name_server,
+        })
+    }
+
+    /// Where a message sent by `peer` is stored, as its offset id says: an address at which clients reach this broker.
+    pub(crate) fn store_host(&self, peer: &Peer) -> SocketAddr {
+        let port = self.address.map_or(peer.local.port(), |address| address.port());
+        let ip = self.config.broker_ip1.parse().unwrap_or(peer.local.ip());
+        SocketAddr::new(ip, port)
+    }
+
+    /// A message id for a sender that gave none.
+    pub(crate) fn unique_key(&self) -> String {
+        self.keys.next()
+    }
+
+    /// A background loop cannot go on. The store refuses writes by itself from then on; reads go on.
+    pub(crate) fn fail(&self, name: &str, error: &StoreError) {
+        if self.stopping.get() == 0 {
+            error!(name, %error, "a background loop has ended: the broker only serves reads now");
+        }
+    }
+
+    fn start_threads(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
+        let start = |name: &str, run: fn(&Self) -> Result<(), StoreError>| {
+            let broker = Arc::clone(self);
+            let named = name.to_owned();
+            std::thread::Builder::new().name(format!("mq-{name}")).spawn(move || {
+                if let Err(error) = run(&broker) {
+                    broker.fail(&named, &error);
+                }
+            })
+        };
+        let threads = [
+            start("flush", Self::flush),
+            start("index", Self::index),
+            start("prepare", Self::prepare),
+            start("snapshot", Self::snapshot),
+        ];
+        threads.into_iter().map(|thread| thread.expect("the system starts threads")).collect()
+    }
+
+    fn stops(&self) -> bool {
+        self.stopping.get() > 0
+    }
+
+    /// Group commit: one sync covers everything that was appended while the one before it ran.
+    fn flush(&self) -> Result<(), StoreError> {
+        let log = &self.store.log;
+        let pause = Duration::from_millis(self.config.flush_interval_commit_log_ms);
+        while !self.stops() {
+            match self.config.flush_disk_type {
+                FlushDiskType::Sync => wait(&log.appended, log.flushed.get() + 1),
+                FlushDiskType::Async => wait_stop(&self.stopping, pause),
+            }
+            self.store.flush_step()?;
+        }
+        Ok(())
+    }
+
+    /// Fills queues and key index as the log becomes readable.
+    fn index(&self) -> Result<(), StoreError> {
+        while !self.stops() {
+            if !self.store.index_step()? {
+                wait(self.store.log.readable_mark(), self.store.indexed.get() + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps space ready ahead of the log's end.
+    fn prepare(&self) -> Result<(), StoreError> {
+        while !self.stops() {
+            if !self.store.prefill_step()? {
+                wait(&self.store.log.appended, self.store.log.appended.get() + PREPARE_BYTES);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checkpoint, consumer offsets and the delay levels' progress, each in its own rhythm.
+    fn snapshot(&self) -> Result<(), StoreError> {
+        let offsets_ms = to_ms(self.config.flush_consumer_offset_interval_ms);
+        let delays_ms = to_ms(self.config.flush_delay_offset_interval_ms);
+        let now = self.clock.now_ms();
+        let (mut offsets_at, mut delays_at) = (now + offsets_ms, now + delays_ms);
+        while !self.stops() {
+            wait_stop(&self.stopping, CHECKPOINT_PERIOD);
+            self.store.checkpoint_step()?;
+            let now = self.clock.now_ms();
+            if now >= offsets_at {
+                offsets_at = now + offsets_ms;
+                tell("consumer offsets", self.offsets.persist());
+            }
+            if now >= delays_at {
+                delays_at = now + delays_ms;
+                tell("delay progress", self.persist_delays());
+            }
+        }
+        Ok(())
+    }
+
+    /// Progress is written only once the copies that it stands for are synced.
+    fn persist_delays(&self) -> Result<(), StoreError> {
+        let progress = self.delay.progress();
+        self.store.flush_step()?;
+        self.delay.save(&progress)
+    }
+
+    fn start_loops(self: &Arc<Self>) -> JoinSet<()> {
+        let mut loops = JoinSet::new();
+        for level in self.delay.levels() {
+            loops.spawn(delay::deliver(Arc::clone(self), level));
+        }
+        let broker = Arc::clone(self);
+        loops.spawn(async move {
+            loop {
+                broker.clock.sleep(EXPIRE_PERIOD).await;
+                broker.clients.expire();
+            }
+        });
+        loops
+    }
+}
+
+impl RunningBroker {
+    /// The broker.
+    #[must_use]
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Where it listens, when it does.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.broker.address
+    }
+
+    /// A new connection in this process, served on `runtime`.
+    pub fn connect_on(&mut self, runtime: &Handle) -> LocalLink {
+        let (link, peer) = local_link();
+        self.loops.spawn_on(self.server.serve_local(peer, &self.broker), runtime);
+        link
+    }
+
+    /// Stops in order: no new requests, answers that wait, loops, snapshots, store.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub async fn stop(mut self) -> Result<(), Error> {
+        self.broker.stopping.advance(1);
+        self.server.stop().await;
+        self.loops.shutdown().await;
+        let (broker, threads) = (self.broker, self.threads);
+        let closing = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // A panic of a storage thread was reported by the panic hook already.
+                let _panicked = thread.join();
+            }
+            broker.offsets.persist()?;
+            broker.persist_delays()?;
+            broker.store.close()
+        });
+        match closing.await {
+            Ok(closed) => closed.map_err(|error| Error::Closed(error.to_string())),
+            Err(panic) => Err(Error::Closed(panic.to_string())),
+        }
+    }
+}
+
+/// Opens a broker's port and the fast port two below it, which Java clients up to 4.4 use by default.
+///
+/// # Errors
+/// [`Error::Config`] that names the port and the mend.
+pub async fn bind(address: SocketAddr) -> Result<Vec<TcpListener>, Error> {
+    let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match bind_both(address).await {
+            Ok(listeners) => return Ok(listeners),
+            Err(error) if tries == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+async fn bind_both(address: SocketAddr) -> Result<Vec<TcpListener>, Error> {
+    let main = listen(address).await?;
+    let port = main.local_addr().map_err(|error| port_taken(address, &error))?.port();
+    let Some(fast) = port.checked_sub(2).filter(|port| *port > 0) else {
+        return Ok(vec![main]);
+    };
+    let fast = listen(SocketAddr::new(address.ip(), fast)).await?;
+    Ok(vec![main, fast])
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|error| port_taken(address, &error))
+}
+
+fn port_taken(address: SocketAddr, error: &io::Error) -> Error {
+    Error::Config(format!(
+        "cannot listen on {address}: {error}; a broker needs its port and the one two below it: \
+         stop what holds it, or choose another listenPort"
+    ))
+}
+
+fn refused(error: StoreError) -> Error {
+    Error::Config(format!("the store cannot be opened: {error}"))
+}
+
+fn store_options(config: &BrokerConfig) -> StoreOptions {
+    StoreOptions {
+        root: config.store_path_root_dir.clone(),
+        flush: match config.flush_disk_type {
+            FlushDiskType::Sync => FlushMode::Sync,
+            FlushDiskType::Async => FlushMode::Async,
+        },
+        segment_bytes: config.mapped_file_size_commit_log,
+        queue_file_bytes: config.mapped_file_size_consume_queue,
+        index_slots: config.max_hash_slot_num,
+        index_entries: config.max_index_num,
+        delay_levels_ms: config.message_delay_level.millis(),
+        ..StoreOptions::default()
+    }
+}
+
+/// A closed mark means that the store has failed: the step that follows says so.
+fn wait(mark: &Watermark, target: u64) {
+    let _closed = mark.wait_reached(target, LOOK_AGAIN);
+}
+
+fn wait_stop(stopping: &Watermark, pause: Duration) {
+    let _closed = stopping.wait_reached(1, pause);
+}
+
+fn to_ms(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// A snapshot that failed is tried again with the next round; the log is the truth.
+fn tell(what: &str, saved: Result<(), StoreError>) {
+    if let Err(error) = saved {
+        warn!(%error, "{what} could not be written");
+    }
+}
+
+/// Ids for messages whose senders gave none: 32 hex digits, unique over restarts by the start time.
+#[derive(Debug)]
+struct UniqueKeys {
+    started_ms: i64,
+    next: AtomicU64,
+}
+
+impl UniqueKeys {
+    fn new(clock: &Clock) -> Self {
+        Self { started_ms: clock.now_ms(), next: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> String {
+        format!("{:016X}{:016X}", self.started_ms, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,297 @@
+//! Topics and consumer groups: creation, permissions, versions, topics.json and subscriptionGroup.json; verb 17. Not here:
+//! who is connected, queues' contents.
+//!
+//! Invariants: a topic or group is on disk before anything that needs it is acknowledged; `version` grows with every change
+//! of the topics, and the registration with the name servers waits on it.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use mq_core::clock::Clock;
+use mq_core::names;
+use mq_core::protocol::body::{
+    DataVersion, SubscriptionGroupConfig, TopicConfig, TopicConfigSerializeWrapper,
+};
+use mq_core::protocol::code::ResponseCode;
+use mq_core::protocol::command::Command;
+use mq_core::protocol::header::CreateTopicRequest;
+use mq_core::watermark::Watermark;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+use crate::broker::Broker;
+use crate::config::BrokerConfig;
+use crate::dispatch::{Answer, Handled};
+use crate::refusal::Refusal;
+use crate::store::StoreError;
+use crate::store::disk::Disk;
+use crate::store::table_file::TableFile;
+
+/// Permission bits of a topic (protocol section 2.2).
+pub(crate) mod perm {
+    pub(crate) const INHERIT: i32 = 1;
+    pub(crate) const WRITE: i32 = 2;
+    pub(crate) const READ: i32 = 4;
+}
+
+/// Queues that a topic may have: they cost files.
+const QUEUES_MAX: i32 = 64;
+/// Topics and groups, each: names are chosen by peers.
+const NAMES_MAX: usize = 20_000;
+/// A retry or dead letter topic has one queue.
+const RETRY_QUEUES: i32 = 1;
+
+/// All topics and groups.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    topics: RwLock<HashMap<String, Arc<TopicConfig>>>,
+    groups: RwLock<HashMap<String, Arc<SubscriptionGroupConfig>>>,
+    /// Held over change and save, so that files never go back.
+    saving: Mutex<Versions>,
+    /// Changes of the topics since the start.
+    pub(crate) version: Watermark,
+    topic_file: TableFile,
+    group_file: TableFile,
+    create_topics: bool,
+    create_groups: bool,
+    clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Versions {
+    topics: DataVersion,
+    groups: DataVersion,
+}
+
+/// subscriptionGroup.json.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct GroupTable {
+    subscription_group_table: BTreeMap<String, SubscriptionGroupConfig>,
+    data_version: DataVersion,
+}
+
+impl Catalog {
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        folder: &Path,
+        config: &BrokerConfig,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        let topic_file = TableFile::new(Arc::clone(disk), folder.join("topics.json"));
+        let group_file = TableFile::new(Arc::clone(disk), folder.join("subscriptionGroup.json"));
+        let topics: TopicConfigSerializeWrapper = topic_file.load()?.unwrap_or_default();
+        let groups: GroupTable = group_file.load()?.unwrap_or_default();
+        let catalog = Self {
+            topics: RwLock::new(shared(topics.topic_config_table)),
+            groups: RwLock::new(shared(groups.subscription_group_table)),
+            saving: Mutex::new(Versions {
+                topics: topics.data_version,
+                groups: groups.data_version,
+            }),
+            version: Watermark::new(0),
+            topic_file,
+            group_file,
+            create_topics: config.auto_create_topic_enable,
+            create_groups: config.auto_create_subscription_group,
+            clock,
+        };
+        catalog.add_system_topics(config);
+        Ok(catalog)
+    }
+
+    /// The topics that are on a fresh broker (protocol section 5.8). They need no file: they are made at every start.
+    fn add_system_topics(&self, config: &BrokerConfig) {
+        let template = config.default_topic_queue_nums;
+        let all = perm::READ | perm::WRITE;
+        let mut topics = vec![
+            topic_config(names::SELF_TEST_TOPIC, 1, all),
+            topic_config(names::SCHEDULE_TOPIC, config.message_delay_level.len(), all),
+            topic_config(&config.broker_name, 1, all | perm::INHERIT),
+            topic_config(&config.broker_cluster_name, 16, all | perm::INHERIT),
+        ];
+        if self.create_topics {
+            topics.push(topic_config(names::DEFAULT_TOPIC, template, all | perm::INHERIT));
+        }
+        let mut table = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        for topic in topics {
+            table.insert(topic.topic_name.clone(), Arc::new(topic));
+        }
+    }
+
+    pub(crate) fn topic(&self, topic: &str) -> Option<Arc<TopicConfig>> {
+        self.topics.read().unwrap_or_else(PoisonError::into_inner).get(topic).cloned()
+    }
+
+    /// The topic, made after its template if need be (protocol section 2.2, auto-create flow).
+    pub(crate) fn topic_for_send(
+        &self,
+        topic: &str,
+        template: &str,
+        queues: i32,
+    ) -> Result<Arc<TopicConfig>, Refusal> {
+        if let Some(found) = self.topic(topic) {
+            return Ok(found);
+        }
+        names::check_topic(topic).map_err(illegal)?;
+        if topic.starts_with(names::RETRY_PREFIX) {
+            return self.ensure_topic(topic, RETRY_QUEUES);
+        }
+        let template =
+            self.topic(template).filter(|t| self.create_topics && t.perm & perm::INHERIT != 0);
+        let Some(template) = template else {
+            return Err(topic_unknown(topic));
+        };
+        let queues = queues.clamp(1, template.write_queue_nums.min(QUEUES_MAX));
+        let permission = template.perm & !perm::INHERIT;
+        self.add_topic(topic_config(topic, queues, permission))
+    }
+
+    /// The topic, made readable and writable with `queues` queues if it is not there.
+    pub(crate) fn ensure_topic(
+        &self,
+        topic: &str,
+        queues: i32,
+    ) -> Result<Arc<TopicConfig>, Refusal> {
+        match self.topic(topic) {
+            Some(found) => Ok(found),
+            None => self.add_topic(topic_config(topic, queues, perm::READ | perm::WRITE)),
+        }
+    }
+
+    /// The group's settings, made with defaults if that is allowed.
+    pub(crate) fn group(&self, group: &str) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
+        let found =
+            self.groups.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned();
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        names::check_group(group).map_err(illegal)?;
+        if !self.create_groups {
+            return Err(Refusal::new(
+                ResponseCode::SubscriptionGroupNotExist,
+                format!("subscription group not exist, {group}: create it, or set autoCreateSubscriptionGroup=true"),
+            ));
+        }
+        self.add_group(group)
+    }
+
+    /// The group and its retry topic: both are needed as soon as a member is there (protocol 9.15).
+    pub(crate) fn group_with_retry_topic(&self, group: &str) -> Result<(), Refusal> {
+        let settings = self.group(group)?;
+        let topic = names::retry_topic(group);
+        names::check_topic(&topic).map_err(illegal)?;
+        if settings.retry_queue_nums > 0 {
+            self.ensure_topic(&topic, settings.retry_queue_nums.min(QUEUES_MAX))?;
+        }
+        Ok(())
+    }
+
+    /// Everything that a registration tells a name server.
+    pub(crate) fn topics_for_registration(&self) -> TopicConfigSerializeWrapper {
+        let data_version = self.versions().topics.clone();
+        TopicConfigSerializeWrapper { topic_config_table: self.topic_table(), data_version }
+    }
+
+    fn add_topic(&self, topic: TopicConfig) -> Result<Arc<TopicConfig>, Refusal> {
+        let mut versions = self.versions();
+        if let Some(found) = self.topic(&topic.topic_name).filter(|found| **found == topic) {
+            return Ok(found);
+        }
+        let topic = Arc::new(topic);
+        {
+            let mut table = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+            if table.len() >= NAMES_MAX {
+                return Err(illegal(format!("this broker holds {NAMES_MAX} topics: no more are made")));
+            }
+            table.insert(topic.topic_name.clone(), Arc::clone(&topic));
+        }
+        self.touch(&mut versions.topics);
+        let wrapper = TopicConfigSerializeWrapper {
+            topic_config_table: self.topic_table(),
+            data_version: versions.topics.clone(),
+        };
+        self.topic_file.save(&wrapper)?;
+        self.version.advance(self.version.get() + 1);
+        info!(topic = topic.topic_name, queues = topic.write_queue_nums, "topic created");
+        Ok(topic)
+    }
+
+    fn add_group(&self, group: &str) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
+        let mut versions = self.versions();
+        let settings = Arc::new(SubscriptionGroupConfig::named(group));
+        let mut table = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        if table.len() >= NAMES_MAX {
+            return Err(illegal(format!("this broker holds {NAMES_MAX} groups: no more are made")));
+        }
+        table.insert(group.to_owned(), Arc::clone(&settings));
+        let subscription_group_table =
+            table.iter().map(|(name, group)| (name.clone(), (**group).clone())).collect();
+        drop(table);
+        self.touch(&mut versions.groups);
+        let data_version = versions.groups.clone();
+        self.group_file.save(&GroupTable { subscription_group_table, data_version })?;
+        info!(group, "consumer group created");
+        Ok(settings)
+    }
+
+    fn topic_table(&self) -> BTreeMap<String, TopicConfig> {
+        let table = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        table.iter().map(|(name, topic)| (name.clone(), (**topic).clone())).collect()
+    }
+
+    fn versions(&self) -> MutexGuard<'_, Versions> {
+        self.saving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn touch(&self, version: &mut DataVersion) {
+        version.counter += 1;
+        version.timestamp = self.clock.now_ms();
+    }
+}
+
+fn shared<T>(table: BTreeMap<String, T>) -> HashMap<String, Arc<T>> {
+    table.into_iter().map(|(name, value)| (name, Arc::new(value))).collect()
+}
+
+fn topic_config(name: &str, queues: i32, perm: i32) -> TopicConfig {
+    TopicConfig {
+        topic_name: name.to_owned(),
+        read_queue_nums: queues,
+        write_queue_nums: queues,
+        perm,
+        ..TopicConfig::default()
+    }
+}
+
+fn illegal(remark: String) -> Refusal {
+    Refusal::new(ResponseCode::SystemError, remark)
+}
+
+pub(crate) fn topic_unknown(topic: &str) -> Refusal {
+    Refusal::new(
+        ResponseCode::TopicNotExist,
+        format!("topic[{topic}] not exist: create it, or set autoCreateTopicEnable=true"),
+    )
+}
+
+/// 17: makes or changes a topic.
+pub(crate) fn create_topic(broker: &Arc<Broker>, request: &Command) -> Handled {
+    let header: CreateTopicRequest<'_> = request.decode_header()?;
+    names::check_topic(header.topic).map_err(illegal)?;
+    if names::is_system_topic(header.topic) {
+        return Err(illegal(format!("the topic {} is RocketMQ's own", header.topic)));
+    }
+    let queues = 1..=QUEUES_MAX;
+    if !queues.contains(&header.read_queue_nums) || !queues.contains(&header.write_queue_nums) {
+        return Err(illegal(format!("a topic has 1 to {QUEUES_MAX} queues")));
+    }
+    broker.catalog.add_topic(TopicConfig {
+        read_queue_nums: header.read_queue_nums,
+        write_queue_nums: header.write_queue_nums,
+        ..topic_config(header.topic, header.write_queue_nums, header.perm & 7)
+    })?;
+    Ok(Answer::Now(Command::success(request)))
+}

@@ -1,0 +1,281 @@
+//! Who is connected: producers and consumers by group, their subscriptions, and the notice (40) that makes a group share its
+//! queues anew. Verbs 34, 35, 38 and 46. Not here: sockets, consumer progress, group settings.
+//!
+//! Invariants (protocol sections 2.5 and 9):
+//! - A member is a connection, not a client id: one client id may be registered through several connections, and sends or
+//!   pulls need not arrive on a registered one.
+//! - A member is registered before its heartbeat is answered, and every member of the group is told, the new one included.
+//! - A connection that ends takes its memberships with it at once; a silent one after 120 s.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use mq_core::clock::Clock;
+use mq_core::names;
+use mq_core::protocol::body::{
+    CheckClientBody, ConsumerData, ConsumerIdList, HeartbeatData, SubscriptionData,
+};
+use mq_core::protocol::code::{RequestCode, ResponseCode};
+use mq_core::protocol::command::Command;
+use mq_core::protocol::header::{
+    ConsumerListRequest, NotifyConsumerIdsChangedRequest, UnregisterClientRequest,
+};
+use mq_core::server::Peer;
+use tracing::{info, warn};
+
+use crate::broker::Broker;
+use crate::dispatch::{Answer, Handled};
+use crate::filter::Filter;
+use crate::refusal::Refusal;
+
+/// Silence after which a member is dropped.
+const MEMBER_EXPIRY_MS: i64 = 120_000;
+
+/// The registry. One lock: changes are rare, and reads are a lookup.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    groups: RwLock<Groups>,
+    clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Groups {
+    consumers: HashMap<String, ConsumerGroup>,
+    producers: HashMap<String, HashMap<u64, Member>>,
+}
+
+#[derive(Debug)]
+struct Member {
+    peer: Arc<Peer>,
+    client_id: String,
+    seen_ms: i64,
+}
+
+#[derive(Debug, Default)]
+struct ConsumerGroup {
+    members: HashMap<u64, Member>,
+    /// Topic to its subscription: the last heartbeat's set, as every member must hold the same.
+    subscriptions: HashMap<String, Arc<Subscription>>,
+    broadcasting: bool,
+}
+
+/// What a group wants of one topic.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) filter: Filter,
+    pub(crate) version: i64,
+    expression: String,
+}
+
+impl Clients {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { groups: RwLock::default(), clock }
+    }
+
+    /// The group's subscription to `topic`; `None` inside when the group is there but does not subscribe it.
+    pub(crate) fn subscription(&self, group: &str, topic: &str) -> Option<Option<Arc<Subscription>>> {
+        let groups = self.read();
+        let group = groups.consumers.get(group)?;
+        Some(group.subscriptions.get(topic).cloned())
+    }
+
+    /// Drops every membership of a connection and tells the groups that lost one.
+    pub(crate) fn forget(&self, peer: &Peer) {
+        self.remove_members(|member| member.peer.id == peer.id);
+    }
+
+    /// Drops the members that were silent too long.
+    pub(crate) fn expire(&self) {
+        let oldest = self.clock.now_ms() - MEMBER_EXPIRY_MS;
+        self.remove_members(|member| member.seen_ms < oldest);
+    }
+
+    fn remove_members(&self, gone: impl Fn(&Member) -> bool) {
+        let mut groups = self.write();
+        for members in groups.producers.values_mut() {
+            members.retain(|_, member| !gone(member));
+        }
+        groups.producers.retain(|_, members| !members.is_empty());
+        groups.consumers.retain(|name, group| {
+            let before = group.members.len();
+            group.members.retain(|_, member| !gone(member));
+            if group.members.len() < before {
+                group.notify(name);
+            }
+            !group.members.is_empty()
+        });
+    }
+
+    fn register_producer(&self, group: &str, peer: &Arc<Peer>, client_id: &str) {
+        let member = self.member(peer, client_id);
+        self.write().producers.entry(group.to_owned()).or_default().insert(peer.id, member);
+    }
+
+    fn register_consumer(
+        &self,
+        data: &ConsumerData,
+        peer: &Arc<Peer>,
+        client_id: &str,
+    ) -> Result<(), Refusal> {
+        let subscriptions = compile(&data.group_name, &data.subscription_data_set)?;
+        let member = self.member(peer, client_id);
+        let mut groups = self.write();
+        let group = groups.consumers.entry(data.group_name.clone()).or_default();
+        group.broadcasting = data.message_model == "BROADCASTING";
+        let joined = group.members.insert(peer.id, member).is_none();
+        let moved = group.subscribe(&data.group_name, subscriptions);
+        if joined || moved {
+            group.notify(&data.group_name);
+        }
+        Ok(())
+    }
+
+    fn unregister(&self, peer: &Peer, producer: Option<&str>, consumer: Option<&str>) {
+        let mut groups = self.write();
+        if let Some(members) = producer.and_then(|name| groups.producers.get_mut(name)) {
+            members.remove(&peer.id);
+        }
+        let Some(name) = consumer else { return };
+        let Some(group) = groups.consumers.get_mut(name) else { return };
+        if group.members.remove(&peer.id).is_some() {
+            group.notify(name);
+        }
+        if group.members.is_empty() {
+            groups.consumers.remove(name);
+        }
+    }
+
+    /// Client ids of a group's members, each once, sorted.
+    fn client_ids(&self, group: &str) -> Vec<String> {
+        let groups = self.read();
+        let members = groups.consumers.get(group).map(|group| &group.members);
+        let ids: BTreeSet<&str> =
+            members.into_iter().flat_map(HashMap::values).map(|m| m.client_id.as_str()).collect();
+        ids.into_iter().map(str::to_owned).collect()
+    }
+
+    fn member(&self, peer: &Arc<Peer>, client_id: &str) -> Member {
+        Member {
+            peer: Arc::clone(peer),
+            client_id: client_id.to_owned(),
+            seen_ms: self.clock.now_ms(),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Groups> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Groups> {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConsumerGroup {
+    /// Takes over the newest heartbeat's subscriptions; true when the set of topics changed.
+    fn subscribe(&mut self, group: &str, new: HashMap<String, Arc<Subscription>>) -> bool {
+        let same_topics = self.subscriptions.len() == new.len()
+            && new.keys().all(|topic| self.subscriptions.contains_key(topic));
+        for (topic, subscription) in &new {
+            let Some(old) = self.subscriptions.get(topic) else { continue };
+            if old.expression != subscription.expression {
+                warn!(
+                    group, topic, was = old.expression, is = subscription.expression,
+                    "members of one group subscribe differently, messages will be missed: \
+                     give one of them a group of its own"
+                );
+            }
+        }
+        if !same_topics && !self.subscriptions.is_empty() {
+            warn!(group, "the topics of the group's members differ or have changed");
+        }
+        self.subscriptions = new;
+        !same_topics
+    }
+
+    /// Tells every member that the queues are to be shared anew.
+    fn notify(&self, group: &str) {
+        let notice = Command::with(
+            RequestCode::NotifyConsumerIdsChanged,
+            &NotifyConsumerIdsChangedRequest { consumer_group: group },
+        );
+        for member in self.members.values() {
+            member.peer.notify(notice.clone());
+        }
+    }
+}
+
+fn compile(
+    group: &str,
+    data: &[SubscriptionData],
+) -> Result<HashMap<String, Arc<Subscription>>, Refusal> {
+    let mut subscriptions = HashMap::with_capacity(data.len());
+    for one in data {
+        let filter = Filter::of(one).map_err(|remark| {
+            let remark = format!("group {group}, topic {}: {remark}", one.topic);
+            Refusal::new(ResponseCode::SubscriptionParseFailed, remark)
+        })?;
+        let subscription =
+            Subscription { filter, version: one.sub_version, expression: one.sub_string.clone() };
+        subscriptions.insert(one.topic.clone(), Arc::new(subscription));
+    }
+    Ok(subscriptions)
+}
+
+/// 34: registers all groups of a client on this connection.
+pub(crate) fn heartbeat(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled {
+    let data: HeartbeatData = read_body(request, "heartbeat")?;
+    for consumer in &data.consumer_data_set {
+        names::check_group(&consumer.group_name)
+            .map_err(|remark| Refusal::new(ResponseCode::SystemError, remark))?;
+        broker.catalog.group_with_retry_topic(&consumer.group_name)?;
+        broker.clients.register_consumer(consumer, peer, &data.client_id)?;
+    }
+    for producer in &data.producer_data_set {
+        broker.clients.register_producer(&producer.group_name, peer, &data.client_id);
+    }
+    Ok(Answer::Now(Command::success(request)))
+}
+
+/// 35: takes a client's groups off this connection.
+pub(crate) fn unregister(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled {
+    let header: UnregisterClientRequest<'_> = request.decode_header()?;
+    info!(client = header.client_id, "client unregistered");
+    broker.clients.unregister(peer, header.producer_group, header.consumer_group);
+    Ok(Answer::Now(Command::success(request)))
+}
+
+/// 38: the client ids that share a group's queues.
+pub(crate) fn consumer_list(broker: &Arc<Broker>, request: &Command) -> Handled {
+    let header: ConsumerListRequest<'_> = request.decode_header()?;
+    let group = header.consumer_group;
+    let consumer_id_list = broker.clients.client_ids(group);
+    if consumer_id_list.is_empty() {
+        let remark = format!("no consumer for this group, {group}");
+        return Err(Refusal::new(ResponseCode::SystemError, remark));
+    }
+    let body = write_body(&ConsumerIdList { consumer_id_list })?;
+    Ok(Answer::Now(Command::success(request).body(body)))
+}
+
+/// 46: can the broker evaluate this subscription?
+pub(crate) fn check_config(request: &Command) -> Handled {
+    let body: CheckClientBody = read_body(request, "client configuration")?;
+    Filter::of(&body.subscription_data)
+        .map_err(|remark| Refusal::new(ResponseCode::SubscriptionParseFailed, remark))?;
+    Ok(Answer::Now(Command::success(request)))
+}
+
+pub(crate) fn read_body<T: serde::de::DeserializeOwned>(
+    request: &Command,
+    what: &str,
+) -> Result<T, Refusal> {
+    mq_core::protocol::body::parse(&request.body).map_err(|error| {
+        Refusal::new(ResponseCode::SystemError, format!("the {what} is not readable: {error}"))
+    })
+}
+
+pub(crate) fn write_body(body: &impl serde::Serialize) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(body)
+        .map_err(|error| Refusal::new(ResponseCode::SystemError, error.to_string()))
+}

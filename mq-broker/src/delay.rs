@@ -1,0 +1,173 @@
+//! Delayed messages: the levels, diversion into SCHEDULE_TOPIC_XXXX, one reader a level, redelivery, delayOffset.json. Not
+//! here: why a message is late.
+//!
+//! Invariants (protocol section 5.1): a message leaves no earlier than its deliver time; it is appended to its real topic
+//! before the level's progress moves past it, so that a crash repeats it and never loses it; a delivered message no longer
+//! carries DELAY, or it would be diverted for ever.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::Arc;
+
+use mq_core::names;
+use mq_core::properties::{Properties, key};
+use mq_core::protocol::record::{NewRecord, Record, Verify};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::broker::Broker;
+use crate::store::StoreError;
+use crate::store::consume_queue::{ConsumeQueue, Entry};
+use crate::store::disk::Disk;
+use crate::store::table_file::TableFile;
+
+/// Entries of a level that are read at once.
+const READ_AHEAD: usize = 64;
+
+/// Levels and how far each has been delivered.
+#[derive(Debug)]
+pub(crate) struct Delay {
+    levels: Vec<Level>,
+    file: TableFile,
+}
+
+#[derive(Debug)]
+struct Level {
+    delay_ms: i64,
+    /// Next offset of the level's queue to be delivered.
+    next: AtomicI64,
+}
+
+/// delayOffset.json: level to its next offset.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Progress {
+    offset_table: BTreeMap<i32, i64>,
+}
+
+impl Delay {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        delays_ms: &[i64],
+    ) -> Result<Self, StoreError> {
+        let file = TableFile::new(disk, path);
+        let stored: Progress = file.load()?.unwrap_or_default();
+        let levels = (1..)
+            .zip(delays_ms)
+            .map(|(level, delay_ms)| Level {
+                delay_ms: *delay_ms,
+                next: AtomicI64::new(stored.offset_table.get(&level).copied().unwrap_or(0)),
+            })
+            .collect();
+        Ok(Self { levels, file })
+    }
+
+    /// Numbers of the levels.
+    pub(crate) fn levels(&self) -> impl Iterator<Item = i32> {
+        (1..).take(self.levels.len())
+    }
+
+    /// `asked` within the levels that there are.
+    pub(crate) fn level(&self, asked: i32) -> i32 {
+        asked.clamp(1, i32::try_from(self.levels.len()).unwrap_or(i32::MAX).max(1))
+    }
+
+    /// How far every level is.
+    pub(crate) fn progress(&self) -> Progress {
+        let next = self.levels.iter().map(|level| level.next.load(Ordering::Acquire));
+        Progress { offset_table: (1..).zip(next).collect() }
+    }
+
+    pub(crate) fn save(&self, progress: &Progress) -> Result<(), StoreError> {
+        self.file.save(progress)
+    }
+
+    fn of(&self, level: i32) -> Option<&Level> {
+        self.levels.get(usize::try_from(level).ok()?.checked_sub(1)?)
+    }
+}
+
+/// Turns a message's properties into those of its copy in the schedule topic.
+pub(crate) fn divert(properties: &mut Properties, topic: &str, queue_id: i32) {
+    properties.set(key::REAL_TOPIC, topic);
+    properties.set(key::REAL_QID, &queue_id.to_string());
+}
+
+/// Delivers one level's messages as they fall due, until the broker stops.
+pub(crate) async fn deliver(broker: Arc<Broker>, level: i32) {
+    let Some(state) = broker.delay.of(level) else { return };
+    let queue = match broker.store.queues.queue_or_create(names::SCHEDULE_TOPIC, level - 1) {
+        Ok(queue) => queue,
+        Err(error) => return broker.fail("delay", &error),
+    };
+    loop {
+        let next = state.next.load(Ordering::Acquire).max(queue.min_offset());
+        let target = u64::try_from(next).unwrap_or(0) + 1;
+        if queue.length.reached(target).await.is_err() {
+            return;
+        }
+        match due(&broker, &queue, state, next).await.and_then(|due| redeliver(&broker, &due)) {
+            Ok(delivered) => state.next.store(next + delivered, Ordering::Release),
+            // The store has failed and refuses everything from now on.
+            Err(error) => return broker.fail("delay", &error),
+        }
+    }
+}
+
+/// Waits for the first message and gives all that are due then.
+async fn due(
+    broker: &Broker,
+    queue: &ConsumeQueue,
+    level: &Level,
+    next: i64,
+) -> Result<Vec<Entry>, StoreError> {
+    let mut entries = queue.read(next, READ_AHEAD)?;
+    if let Some(first) = entries.first() {
+        // A deliver time that is further away than the level's delay means that the clock was set back: due at once.
+        let latest = broker.clock.now_ms().saturating_add(level.delay_ms);
+        if first.tags_code <= latest {
+            broker.clock.sleep_until(first.tags_code).await;
+        }
+    }
+    let now = broker.clock.now_ms();
+    let late = entries.iter().take_while(|entry| entry.tags_code <= now).count();
+    entries.truncate(late.max(1));
+    Ok(entries)
+}
+
+/// Appends the messages to their real topics. Gives how many entries are done with.
+fn redeliver(broker: &Broker, due: &[Entry]) -> Result<i64, StoreError> {
+    for entry in due {
+        match broker.store.log.read_entry(entry) {
+            Ok(bytes) => put_back(broker, &bytes)?,
+            Err(StoreError::Corrupt { file, at, what }) => {
+                warn!(?file, at, what, "a delayed message is damaged and cannot be delivered");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(i64::try_from(due.len()).unwrap_or(0))
+}
+
+fn put_back(broker: &Broker, bytes: &[u8]) -> Result<(), StoreError> {
+    let record = match Record::decode(bytes, Verify::None) {
+        Ok((record, _)) => record,
+        Err(error) => {
+            warn!(%error, "a delayed message is not readable and cannot be delivered");
+            return Ok(());
+        }
+    };
+    let mut properties = Properties::from_wire(record.properties.to_owned());
+    let topic = properties.get(key::REAL_TOPIC).unwrap_or(record.topic).to_owned();
+    let queue_id = properties.get(key::REAL_QID).and_then(|id| id.parse().ok()).unwrap_or(0);
+    properties.remove(key::DELAY);
+    let copy = NewRecord {
+        topic: &topic,
+        queue_id,
+        properties: properties.as_str(),
+        ..NewRecord::copy_of(&record)
+    };
+    broker.store.log.append(&[copy]).map(drop)
+}

@@ -1,0 +1,90 @@
+//! From a request code to the verb that handles it: the one `match`. Not here: handlers, sockets.
+//!
+//! Invariants: every request that is not one-way gets exactly one answer; a one-way request gets none; all sends of a burst
+//! are stored with one append.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use mq_core::protocol::code::RequestCode;
+use mq_core::protocol::command::Command;
+use mq_core::server::{Peer, Replies, Service};
+use tracing::debug;
+
+use crate::broker::Broker;
+use crate::refusal::Refusal;
+use crate::{clients, offsets, pull, query, retry, send};
+
+/// What a handler has to say.
+pub(crate) enum Answer {
+    Now(Command),
+    /// The answer waits for the store.
+    Later(BoxFuture<'static, Command>),
+}
+
+pub(crate) type Handled = Result<Answer, Refusal>;
+
+impl Service for Broker {
+    fn burst(this: &Arc<Self>, peer: &Arc<Peer>, burst: &mut Vec<Command>, replies: &mut Replies) {
+        let mut sends = Vec::with_capacity(burst.len());
+        for command in burst.drain(..) {
+            if is_send(command.request_code()) {
+                sends.push(command);
+                continue;
+            }
+            let handled = handle(this, peer, &command);
+            reply(&command, handled, replies);
+        }
+        if !sends.is_empty() {
+            send::handle(this, peer, &sends, replies);
+        }
+    }
+
+    fn closed(this: &Arc<Self>, peer: &Arc<Peer>) {
+        this.clients.forget(peer);
+    }
+}
+
+fn is_send(code: RequestCode) -> bool {
+    matches!(
+        code,
+        RequestCode::SendMessage | RequestCode::SendMessageV2 | RequestCode::SendBatchMessage
+    )
+}
+
+fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled {
+    match request.request_code() {
+        RequestCode::PullMessage | RequestCode::LitePullMessage => pull::handle(broker, request),
+        RequestCode::QueryConsumerOffset => offsets::query(broker, request),
+        RequestCode::UpdateConsumerOffset => offsets::update(broker, request),
+        RequestCode::SearchOffsetByTimestamp => query::search_offset(broker, request),
+        RequestCode::GetMaxOffset => query::max_offset(broker, request),
+        RequestCode::GetMinOffset => query::min_offset(broker, request),
+        RequestCode::GetEarliestMsgStoreTime => query::earliest_store_time(broker, request),
+        RequestCode::ViewMessageById => query::view_message(broker, request),
+        RequestCode::QueryMessage => query::query_message(broker, request),
+        RequestCode::HeartBeat => clients::heartbeat(broker, peer, request),
+        RequestCode::UnregisterClient => clients::unregister(broker, peer, request),
+        RequestCode::GetConsumerListByGroup => clients::consumer_list(broker, request),
+        RequestCode::CheckClientConfig => clients::check_config(request),
+        RequestCode::ConsumerSendMsgBack => retry::handle(broker, request),
+        RequestCode::UpdateAndCreateTopic => crate::catalog::create_topic(broker, request),
+        code => broker.name_server_answer(peer, request).ok_or(Refusal::unsupported(code.code())),
+    }
+}
+
+/// Puts what a handler said where it belongs.
+pub(crate) fn reply(request: &Command, handled: Handled, replies: &mut Replies) {
+    if request.is_oneway() {
+        if let Err(refusal) = handled {
+            debug!(code = request.code, remark = refusal.remark, "a one-way request was refused");
+        }
+        return;
+    }
+    match handled {
+        Ok(Answer::Now(answer)) => replies.now(answer),
+        Ok(Answer::Later(answer)) => replies.later(answer.map(|answer| vec![answer])),
+        Err(refusal) => replies.now(refusal.answer(request)),
+    }
+}

@@ -1,0 +1,450 @@
+//! The accepting side of the transport: listener, connection limit, one task a connection, drain. Not here: request codes,
+//! what a command means, the dialling side (`remote`).
+//!
+//! Invariants:
+//! - Everything that is already in a connection's buffer is one burst: decoded together, handed over together, answered
+//!   with one write. Nothing waits in order to batch.
+//! - A request costs no spawned task: what cannot be answered at once is a future polled by its connection's own task.
+//! - A frame that cannot be decoded costs its connection and nothing else. Nothing is allocated for bytes that have not
+//!   arrived.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, timeout};
+use tracing::{debug, warn};
+
+use crate::embedded::{Call, LocalPeer};
+use crate::protocol::command::{Command, Limits, frame_length};
+
+/// What a server serves.
+pub trait Service: Send + Sync + 'static {
+    /// Handles everything one peer has sent so far. Takes all of `burst`; every request that is not one-way gets exactly one
+    /// answer through `replies`, in any order.
+    fn burst(this: &Arc<Self>, peer: &Arc<Peer>, burst: &mut Vec<Command>, replies: &mut Replies);
+
+    /// The peer's connection has ended.
+    fn closed(this: &Arc<Self>, peer: &Arc<Peer>);
+}
+
+/// The other end of one connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// Unique in this process.
+    pub id: u64,
+    /// The peer's address; loopback with port 0 in process.
+    pub remote: SocketAddr,
+    /// The address at which the peer reached this server.
+    pub local: SocketAddr,
+    outbound: mpsc::Sender<Command>,
+}
+
+impl Peer {
+    /// Sends a one-way request to the peer. A peer that does not read loses it: it is a hint, never a promise.
+    pub fn notify(&self, command: Command) {
+        if self.outbound.try_send(command.oneway()).is_err() {
+            debug!(peer = %self.remote, "a notice was dropped: the peer is gone or does not read");
+        }
+    }
+}
+
+/// Answers of one burst.
+#[derive(Default)]
+pub struct Replies {
+    now: Vec<Command>,
+    later: Vec<BoxFuture<'static, Vec<Command>>>,
+}
+
+impl std::fmt::Debug for Replies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replies").field("now", &self.now).field("later", &self.later.len()).finish()
+    }
+}
+
+impl Replies {
+    /// An answer that is ready.
+    pub fn now(&mut self, answer: Command) {
+        self.now.push(answer);
+    }
+
+    /// Answers that have to wait for something. The future is dropped when the connection ends.
+    pub fn later(&mut self, answers: impl Future<Output = Vec<Command>> + Send + 'static) {
+        self.later.push(Box::pin(answers));
+    }
+}
+
+/// Limits of a server.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Frame and header limits.
+    pub limits: Limits,
+    /// Connections at once; further ones are closed at once.
+    pub connections: usize,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self { limits: Limits::default(), connections: 10_000 }
+    }
+}
+
+/// Futures that may wait on one connection before it is no longer read.
+const WAITING_MAX: usize = 4_096;
+/// Bytes asked of the socket at once.
+const READ_BYTES: usize = 64 << 10;
+/// An answer buffer larger than this is given back after its write.
+const KEPT_BYTES: usize = 1 << 20;
+/// A peer that takes nothing for this long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often silence is looked at.
+const TICK: Duration = Duration::from_secs(5);
+/// Ticks without a byte in either direction: 120 s, as RocketMQ (protocol 1.6).
+const IDLE_TICKS: u32 = 24;
+/// Ticks in which a begun frame must make progress: 15 s.
+const FRAME_TICKS: u32 = 3;
+/// How long a stopping server lets answers that wait come out.
+const DRAIN: Duration = Duration::from_secs(3);
+/// Rest after a failed accept: descriptors may be used up, and spinning frees none.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Requests of this side that may wait for a peer that does not read.
+const OUTBOUND_MAX: usize = 1_024;
+
+static NEXT_PEER: AtomicU64 = AtomicU64::new(1);
+
+/// Listeners and connections of one service.
+#[derive(Debug)]
+pub struct Server {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    permits: Arc<Semaphore>,
+    options: ServerOptions,
+}
+
+impl Server {
+    /// A server without listeners.
+    #[must_use]
+    pub fn new(options: ServerOptions) -> Self {
+        let permits = Arc::new(Semaphore::new(options.connections));
+        Self { stop: watch::channel(false).0, tasks: JoinSet::new(), permits, options }
+    }
+
+    /// Accepts connections of `listener` for `service`.
+    pub fn accept<S: Service>(&mut self, listener: TcpListener, service: &Arc<S>) {
+        let acceptor = Acceptor {
+            listener,
+            service: Arc::clone(service),
+            permits: Arc::clone(&self.permits),
+            limits: self.options.limits,
+            stop: self.stop.subscribe(),
+        };
+        self.tasks.spawn(acceptor.run());
+    }
+
+    /// Serves a connection in this process.
+    pub fn serve_local<S: Service>(
+        &self,
+        link: LocalPeer,
+        service: &Arc<S>,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(serve_local(link, Arc::clone(service), self.stop.subscribe()))
+    }
+
+    /// Accepts no more, stops reading, lets answers that wait come out for a moment, and closes all connections.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+struct Acceptor<S> {
+    listener: TcpListener,
+    service: Arc<S>,
+    permits: Arc<Semaphore>,
+    limits: Limits,
+    stop: watch::Receiver<bool>,
+}
+
+impl<S: Service> Acceptor<S> {
+    async fn run(self) {
+        let mut connections = JoinSet::new();
+        let mut stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                _ = stop.changed() => break,
+                Some(_) = connections.join_next() => {}
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, remote)) => self.admit(&mut connections, stream, remote),
+                    Err(error) => {
+                        warn!(%error, "accept failed");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+        drop(self.listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    fn admit(&self, connections: &mut JoinSet<()>, stream: TcpStream, remote: SocketAddr) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            warn!(%remote, "connection refused: the limit of connections is reached");
+            return;
+        };
+        let (service, limits, stop) = (Arc::clone(&self.service), self.limits, self.stop.clone());
+        connections.spawn(async move {
+            if let Err(error) = serve_socket(stream, remote, service, limits, stop).await {
+                debug!(%remote, %error, "connection ended");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Tells the service when the connection ends, however it ends.
+struct Guest<S: Service> {
+    service: Arc<S>,
+    peer: Arc<Peer>,
+}
+
+impl<S: Service> Guest<S> {
+    fn new(
+        service: Arc<S>,
+        remote: SocketAddr,
+        local: SocketAddr,
+    ) -> (Self, mpsc::Receiver<Command>) {
+        let (outbound, requests) = mpsc::channel(OUTBOUND_MAX);
+        let id = NEXT_PEER.fetch_add(1, Ordering::Relaxed);
+        (Self { service, peer: Arc::new(Peer { id, remote, local, outbound }) }, requests)
+    }
+
+    fn burst(&self, burst: &mut Vec<Command>, replies: &mut Replies) {
+        S::burst(&self.service, &self.peer, burst, replies);
+        burst.clear();
+    }
+}
+
+impl<S: Service> Drop for Guest<S> {
+    fn drop(&mut self) {
+        S::closed(&self.service, &self.peer);
+    }
+}
+
+type Waiting = FuturesUnordered<BoxFuture<'static, Vec<Command>>>;
+
+async fn serve_socket<S: Service>(
+    mut stream: TcpStream,
+    remote: SocketAddr,
+    service: Arc<S>,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (guest, mut requests) = Guest::new(service, remote, stream.local_addr()?);
+    let mut socket = Socket::new(limits);
+    let mut waiting = Waiting::new();
+    let mut replies = Replies::default();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            Some(answers) = waiting.next(), if !waiting.is_empty() => socket.answer(answers),
+            read = stream.read_buf(&mut socket.inbound), if waiting.len() < WAITING_MAX => {
+                if read? == 0 {
+                    return Ok(());
+                }
+                socket.decode()?;
+                guest.burst(&mut socket.burst, &mut replies);
+                socket.answer(replies.now.drain(..));
+                waiting.extend(replies.later.drain(..));
+            }
+            Some(request) = requests.recv() => socket.answer([request]),
+            _ = tick.tick() => socket.tick(!waiting.is_empty())?,
+            _ = stop.changed() => break,
+        }
+        socket.write(&mut stream).await?;
+    }
+    // Answers that wait are acknowledgements of stored messages: give them their moment.
+    while let Ok(Some(answers)) = timeout(DRAIN, waiting.next()).await {
+        socket.answer(answers);
+    }
+    socket.write(&mut stream).await?;
+    stream.shutdown().await
+}
+
+/// Buffers of one socket.
+struct Socket {
+    inbound: BytesMut,
+    outbound: BytesMut,
+    burst: Vec<Command>,
+    limits: Limits,
+    /// Ticks since a byte went in either direction.
+    silent_ticks: u32,
+    /// Ticks since the last read that left a begun frame.
+    partial_ticks: u32,
+}
+
+impl Socket {
+    fn new(limits: Limits) -> Self {
+        Self {
+            inbound: BytesMut::with_capacity(READ_BYTES),
+            outbound: BytesMut::new(),
+            burst: Vec::new(),
+            limits,
+            silent_ticks: 0,
+            partial_ticks: 0,
+        }
+    }
+
+    /// Takes every whole frame out of the buffer.
+    fn decode(&mut self) -> io::Result<()> {
+        self.silent_ticks = 0;
+        self.partial_ticks = 0;
+        let whole = self.whole_frames()?;
+        let mut frames: Bytes = self.inbound.split_to(whole).freeze();
+        while let Some(length) = frame_length(&frames, &self.limits).map_err(invalid)? {
+            let frame = frames.split_to(length).slice(4..);
+            let command = Command::decode(frame).map_err(invalid)?;
+            // An answer to a notice has nobody waiting for it.
+            if !command.is_response() {
+                self.burst.push(command);
+            }
+        }
+        self.inbound.reserve(READ_BYTES);
+        Ok(())
+    }
+
+    /// Bytes at the front of the buffer that are whole frames.
+    fn whole_frames(&self) -> io::Result<usize> {
+        let mut whole = 0;
+        while let Some(rest) = self.inbound.get(whole..) {
+            match frame_length(rest, &self.limits).map_err(invalid)? {
+                Some(length) if length <= rest.len() => whole += length,
+                _ => break,
+            }
+        }
+        Ok(whole)
+    }
+
+    fn answer(&mut self, answers: impl IntoIterator<Item = Command>) {
+        for answer in answers {
+            answer.encode(&mut self.outbound);
+        }
+    }
+
+    async fn write(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        if self.outbound.is_empty() {
+            return Ok(());
+        }
+        self.silent_ticks = 0;
+        timeout(WRITE_TIMEOUT, stream.write_all(&self.outbound))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer does not read"))??;
+        self.outbound.clear();
+        if self.outbound.capacity() > KEPT_BYTES {
+            self.outbound = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, waiting: bool) -> io::Result<()> {
+        self.silent_ticks += 1;
+        self.partial_ticks += 1;
+        if self.silent_ticks > IDLE_TICKS && !waiting {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "idle"));
+        }
+        if !self.inbound.is_empty() && self.partial_ticks > FRAME_TICKS {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "a begun frame does not go on"));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Where answers of a connection in the process go, by the opaque number given to the request.
+#[derive(Default)]
+struct Callers {
+    slots: Vec<Option<oneshot::Sender<Command>>>,
+    free: Vec<usize>,
+}
+
+impl Callers {
+    /// Takes the calls in as commands.
+    fn admit(&mut self, calls: &mut Vec<Call>, burst: &mut Vec<Command>) {
+        for Call { mut command, reply } in calls.drain(..) {
+            if let Some(reply) = reply {
+                let slot = self.free.pop().unwrap_or(self.slots.len());
+                match self.slots.get_mut(slot) {
+                    Some(free) => *free = Some(reply),
+                    None => self.slots.push(Some(reply)),
+                }
+                command.opaque = i32::try_from(slot).unwrap_or(i32::MAX);
+            } else {
+                command = command.oneway();
+            }
+            burst.push(command);
+        }
+    }
+
+    fn answer(&mut self, answers: impl IntoIterator<Item = Command>) {
+        for answer in answers {
+            let Ok(slot) = usize::try_from(answer.opaque) else { continue };
+            if let Some(reply) = self.slots.get_mut(slot).and_then(Option::take) {
+                self.free.push(slot);
+                // A caller that went away does not need its answer.
+                let _gone = reply.send(answer);
+            }
+        }
+    }
+}
+
+/// Calls of one process that are taken as one burst.
+const LOCAL_BURST_MAX: usize = 512;
+
+async fn serve_local<S: Service>(
+    mut link: LocalPeer,
+    service: Arc<S>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let here = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (guest, mut requests) = Guest::new(service, here, here);
+    let mut callers = Callers::default();
+    let mut waiting = Waiting::new();
+    let mut replies = Replies::default();
+    let (mut calls, mut burst) = (Vec::new(), Vec::new());
+    loop {
+        tokio::select! {
+            biased;
+            Some(answers) = waiting.next(), if !waiting.is_empty() => callers.answer(answers),
+            taken = link.calls.recv_many(&mut calls, LOCAL_BURST_MAX), if waiting.len() < WAITING_MAX => {
+                if taken == 0 {
+                    return;
+                }
+                callers.admit(&mut calls, &mut burst);
+                guest.burst(&mut burst, &mut replies);
+                callers.answer(replies.now.drain(..));
+                waiting.extend(replies.later.drain(..));
+            }
+            Some(command) = requests.recv() => {
+                let _gone = link.outbound.try_send(Call { command, reply: None });
+            }
+            _ = stop.changed() => break,
+        }
+    }
+    while let Ok(Some(answers)) = timeout(DRAIN, waiting.next()).await {
+        callers.answer(answers);
+    }
+}
