@@ -10,7 +10,9 @@ pub mod properties;
 
 pub mod protocol;
 
+pub mod connection;
 pub mod embedded;
+pub mod remote;
 pub mod server;
 
 pub mod clock;
