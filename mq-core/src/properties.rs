@@ -16,8 +16,8 @@ pub const PAIR_END: char = '\u{2}';
 pub mod key {
     macro_rules! keys {
         (reserved { $($reserved:ident = $text:literal,)* } free { $($free:ident = $other:literal,)* }) => {
-            $(pub const $reserved: &str = $text;)*
-            $(pub const $free: &str = $other;)*
+            $(#[doc = concat!("`", $text, "`")] pub const $reserved: &str = $text;)*
+            $(#[doc = concat!("`", $other, "`")] pub const $free: &str = $other;)*
 
             /// Whether users may not choose this name, because RocketMQ means something by it.
             pub fn is_reserved(name: &str) -> bool {
@@ -109,10 +109,12 @@ impl Properties {
         &self.0
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// The value of a name.
     pub fn get(&self, name: &str) -> Option<&str> {
         find(&self.0, name)
     }
@@ -128,16 +130,19 @@ impl Properties {
         push_pair(&mut self.0, name, value);
     }
 
+    /// Takes a name away.
     pub fn remove(&mut self, name: &str) {
         if self.get(name).is_some() {
             self.0 = without(&self.0, name);
         }
     }
 
+    /// The pairs, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         pairs(&self.0)
     }
 
+    /// The tag.
     pub fn tags(&self) -> Option<&str> {
         self.get(key::TAGS)
     }
@@ -162,10 +167,12 @@ impl Properties {
         self.get(key::WAIT).is_none_or(|wait| !wait.eq_ignore_ascii_case("false"))
     }
 
+    /// How often the message was tried, as a client says that resends it.
     pub fn reconsume_times(&self) -> Option<i32> {
         self.get(key::RECONSUME_TIME)?.parse().ok()
     }
 
+    /// How often the message may be tried, as a client says that resends it.
     pub fn max_reconsume_times(&self) -> Option<i32> {
         self.get(key::MAX_RECONSUME_TIMES)?.parse().ok()
     }

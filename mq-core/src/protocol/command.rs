@@ -31,6 +31,7 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What RocketMQ allows, and no more of what it leaves open than anybody needs.
     pub const DEFAULT: Self =
         Self { frame_bytes: 16 * 1024 * 1024, header_bytes: 256 * 1024, fields: 256 };
 }
@@ -42,6 +43,7 @@ impl Default for Limits {
 }
 
 /// A frame that is no command. The connection it came from must be closed.
+#[expect(missing_docs, reason = "each variant's message says what it is")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
@@ -64,8 +66,10 @@ pub enum CodecError {
 /// The form of a header. An answer has the form of its request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SerializeType {
+    /// Text, which every client reads.
     #[default]
     Json = 0,
+    /// RocketMQ's own, for clients that choose it.
     Binary = 1,
 }
 
@@ -100,6 +104,7 @@ impl Default for Head {
 pub struct Command {
     /// A request code or a response code, by `flag`.
     pub code: i32,
+    /// What the sender is written in.
     pub language: Language,
     /// Ordinal of the sender's release in RocketMQ's list of releases.
     pub version: i32,
@@ -107,14 +112,18 @@ pub struct Command {
     pub opaque: i32,
     /// Bit 0: a response. Bit 1: a request that wants no response.
     pub flag: i32,
+    /// The form of the header.
     pub serialize: SerializeType,
     /// Text for people; errors carry it.
     pub remark: Option<Box<str>>,
+    /// The fields of the header that belong to the code.
     pub fields: Fields,
+    /// Whatever the code says; empty is the same as none.
     pub body: Bytes,
 }
 
 impl Command {
+    /// A request without fields.
     pub fn request(code: RequestCode) -> Self {
         Self {
             code: code.code(),
@@ -129,6 +138,7 @@ impl Command {
         }
     }
 
+    /// A request with the fields of a header.
     pub fn with<'a, H: Header<'a>>(code: RequestCode, header: &H) -> Self {
         Self::request(code).header(header)
     }
@@ -149,22 +159,26 @@ impl Command {
         }
     }
 
+    /// A response that says yes.
     pub fn success(request: &Command) -> Self {
         Self::response_to(request, ResponseCode::Success)
     }
 
+    /// Puts the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
     }
 
+    /// Makes it a request that wants no response.
     #[must_use]
     pub fn oneway(mut self) -> Self {
         self.flag |= FLAG_ONEWAY;
         self
     }
 
+    /// Puts the text for people.
     #[must_use]
     pub fn remark(mut self, remark: impl Into<Box<str>>) -> Self {
         self.remark = Some(remark.into());
@@ -178,18 +192,22 @@ impl Command {
         self
     }
 
+    /// Whether it answers a request.
     pub fn is_response(&self) -> bool {
         self.flag & FLAG_RESPONSE != 0
     }
 
+    /// Whether it is a request that wants no response.
     pub fn is_oneway(&self) -> bool {
         self.flag & FLAG_ONEWAY != 0
     }
 
+    /// What a request asks for.
     pub fn request_code(&self) -> RequestCode {
         self.code.into()
     }
 
+    /// How a response says the request ended.
     pub fn response_code(&self) -> ResponseCode {
         self.code.into()
     }
@@ -273,6 +291,7 @@ impl Command {
         Self::decode_within(frame, &Limits::DEFAULT)
     }
 
+    /// Decodes a frame without its length field, under these limits.
     pub fn decode_within(mut frame: Bytes, limits: &Limits) -> Result<Command, CodecError> {
         let length = frame.len();
         let mark = frame.first_chunk().ok_or(CodecError::FrameTooShort { length })?;

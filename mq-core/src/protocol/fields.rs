@@ -40,10 +40,12 @@ impl Fields {
         self.push(key, Decimal::of(value).as_str());
     }
 
+    /// All fields, in the order they were added.
     pub fn iter(&self) -> Iter<'_> {
         Iter(&self.0)
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

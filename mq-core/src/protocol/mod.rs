@@ -11,12 +11,14 @@
 pub mod code;
 mod fields;
 mod json;
+mod lenient;
 
+pub mod body;
 pub mod command;
 pub mod header;
 pub mod record;
 
 pub use code::{Language, RequestCode, ResponseCode};
 pub use command::{CodecError, Command, Limits, SerializeType, frame_length};
-pub use fields::Fields;
+pub use fields::{Fields, Iter as FieldsIter};
 pub use header::{Header, HeaderError};

@@ -28,11 +28,13 @@ pub const MAGIC_BLANK: i32 = 0xCBD4_3194_u32.cast_signed();
 pub const BLANK_BYTES_MIN: usize = 8;
 /// The shortest record: no body, no topic, no properties.
 pub const RECORD_BYTES_MIN: usize = 91;
+/// The length of a topic is one byte, signed in Java.
 pub const TOPIC_BYTES_MAX: usize = 127;
 /// Properties as stored, the checksum included.
 pub const PROPERTIES_BYTES_MAX: usize = i16::MAX as usize;
 
 /// Bits of a record's sys flag.
+#[expect(missing_docs, reason = "RocketMQ's names")]
 pub mod sys_flag {
     pub const COMPRESSED: i32 = 1;
     pub const MULTI_TAGS: i32 = 2;
@@ -55,6 +57,7 @@ const CRC_SLOT_BYTES: usize = properties::key::CRC32.len() + 12;
 const CRC_DIGITS: usize = 10;
 
 /// Why bytes are no record, or a message cannot become one.
+#[expect(missing_docs, reason = "each variant's message says what it is")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
@@ -84,6 +87,7 @@ pub fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// Where and when a record is stored; known only under the lock that orders appends.
+#[expect(missing_docs, reason = "the layout above says what each field is")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     pub physical_offset: i64,
@@ -92,6 +96,7 @@ pub struct Position {
 }
 
 /// A message about to be stored.
+#[expect(missing_docs, reason = "the layout above says what each field is")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewRecord<'a> {
     pub topic: &'a str,
@@ -229,6 +234,7 @@ fn put_host(out: &mut &mut [u8], host: SocketAddr) {
 }
 
 /// A stored message, borrowed from its bytes.
+#[expect(missing_docs, reason = "the layout above says what each field is")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     pub size: usize,
@@ -253,7 +259,9 @@ pub struct Record<'a> {
 /// How much of a record is checked against its checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
+    /// Nothing but the layout.
     None,
+    /// The body.
     Body,
     /// All bytes, if the record has a checksum of them; else the body.
     Whole,
@@ -276,6 +284,7 @@ impl<'a> Record<'a> {
         Ok((record, size))
     }
 
+    /// The id that says where the message is stored.
     pub fn offset_msg_id(&self) -> String {
         offset_msg_id(self.store_host, self.physical_offset)
     }
@@ -335,8 +344,9 @@ pub enum Scan<'a> {
     Record(Record<'a>, usize),
     /// The rest of the file is empty: so many bytes, the blank's own counted.
     Blank(usize),
-    /// Nothing has been written here.
+    /// Nothing has been written here, as far as can be seen.
     End,
+    /// Something that is no record.
     Bad(RecordError),
 }
 
@@ -469,6 +479,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// One message of a batch, the body of request 320.
+#[expect(missing_docs, reason = "the layout above says what each field is")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchItem<'a> {
     pub flag: i32,
