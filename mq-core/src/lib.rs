@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod error;
+pub mod message;
 pub mod names;
 pub mod properties;
 

@@ -15,8 +15,10 @@ mod lenient;
 
 pub mod body;
 pub mod command;
+pub mod compression;
 pub mod header;
 pub mod record;
+pub mod register;
 
 pub use code::{Language, RequestCode, ResponseCode};
 pub use command::{CodecError, Command, Limits, SerializeType, frame_length};
