@@ -257,8 +257,9 @@ QueueData {
     read_queue_nums: i32,
     write_queue_nums: i32,
     perm: i32,
-    #[serde(alias = "topicSynFlag")]
     topic_sys_flag: i32,
+    /// The same flag as releases up to 4.8 spell it.
+    topic_syn_flag: i32,
 }
 
 /// Where a broker is: master (id 0) and slaves.
@@ -802,7 +803,7 @@ mod tests {
             "filterServerTable":{},"queueDatas":[{"brokerName":"b","perm":6,"topicSynFlag":3}]}"#;
         let route: TopicRouteData = from_json(old).unwrap();
         assert_eq!(route.broker_datas[0].broker_addrs[&1], "h:2");
-        assert_eq!(route.queue_datas[0].topic_sys_flag, 3);
+        assert_eq!(route.queue_datas[0].topic_syn_flag, 3);
     }
 
     #[test]
