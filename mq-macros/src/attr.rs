@@ -1,0 +1,208 @@
+//! `key = value` arguments of attributes: parsing, spans, and what can be said about a literal before
+//! the program runs. Not here: what an argument means. Every error stands on the user's own token and
+//! names the mend.
+
+use proc_macro2::Span;
+use quote::ToTokens;
+use syn::parse::{Parse, ParseStream};
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Result, Token};
+
+/// Longest topic and group names a RocketMQ broker accepts.
+const TOPIC_MAX_LENGTH: usize = 127;
+const GROUP_MAX_LENGTH: usize = 120;
+
+/// Several mistakes of one item, reported together.
+#[derive(Default)]
+pub(crate) struct Mistakes(Option<Error>);
+
+impl Mistakes {
+    pub(crate) fn add(&mut self, at: impl ToTokens, text: impl std::fmt::Display) {
+        self.push(Error::new_spanned(at, text));
+    }
+
+    /// The value of a step that went well; a failure is kept for [`Mistakes::finish`].
+    pub(crate) fn take<T>(&mut self, step: Result<T>) -> Option<T> {
+        step.map_err(|error| self.push(error)).ok()
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+
+    fn push(&mut self, error: Error) {
+        match &mut self.0 {
+            Some(first) => first.combine(error),
+            None => self.0 = Some(error),
+        }
+    }
+}
+
+/// One `name`, or `name = value`.
+pub(crate) struct Pair {
+    pub(crate) name: Ident,
+    value: Option<Expr>,
+}
+
+impl Parse for Pair {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let name: Ident = input.parse()?;
+        let value = match input.parse::<Option<Token![=]>>()? {
+            Some(_) => Some(input.parse()?),
+            None => None,
+        };
+        Ok(Pair { name, value })
+    }
+}
+
+/// The arguments of one attribute, each known and given once.
+pub(crate) struct Args(Vec<Pair>);
+
+impl Args {
+    /// Parses `name = value, ...` and checks the names against `known`.
+    pub(crate) fn parse(input: ParseStream<'_>, known: &[&str]) -> Result<Self> {
+        let pairs: Vec<Pair> =
+            Punctuated::<Pair, Token![,]>::parse_terminated(input)?.into_iter().collect();
+        let mut mistakes = Mistakes::default();
+        for (at, pair) in pairs.iter().enumerate() {
+            if !known.iter().any(|name| pair.name == name) {
+                mistakes.add(&pair.name, unknown(&pair.name, known));
+            } else if pairs.iter().take(at).any(|earlier| earlier.name == pair.name) {
+                mistakes.add(&pair.name, format!("`{}` is given twice; keep one", pair.name));
+            }
+        }
+        mistakes.finish().map(|()| Args(pairs))
+    }
+
+    /// A bare word such as `provided`.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool> {
+        match self.find(name) {
+            None => Ok(false),
+            Some(Pair { value: None, .. }) => Ok(true),
+            Some(pair) => Err(Error::new(
+                pair.value.span(),
+                format!("`{name}` takes no value; write `{name}` alone"),
+            )),
+        }
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Result<Option<LitStr>> {
+        let Some(pair) = self.find(name) else { return Ok(None) };
+        match &pair.value {
+            Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => Ok(Some(text.clone())),
+            other => Err(Error::new(
+                span_of(other.as_ref(), &pair.name),
+                format!("`{name}` takes a string literal: `{name} = \"...\"`"),
+            )),
+        }
+    }
+
+    /// A count of at least one.
+    pub(crate) fn count(&self, name: &str) -> Result<Option<usize>> {
+        let Some(pair) = self.find(name) else { return Ok(None) };
+        let wrong = || {
+            Error::new(
+                span_of(pair.value.as_ref(), &pair.name),
+                format!("`{name}` takes a whole number of at least 1: `{name} = 8`"),
+            )
+        };
+        match &pair.value {
+            Some(Expr::Lit(ExprLit { lit: Lit::Int(number), .. })) => {
+                number.base10_parse().ok().filter(|count| *count >= 1).map(Some).ok_or_else(wrong)
+            }
+            _ => Err(wrong()),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<&Pair> {
+        self.0.iter().find(|pair| pair.name == name)
+    }
+}
+
+fn span_of(value: Option<&Expr>, name: &Ident) -> Span {
+    value.map_or_else(|| name.span(), Spanned::span)
+}
+
+fn unknown(name: &Ident, known: &[&str]) -> String {
+    match nearest(&name.to_string(), known.iter().copied()) {
+        Some(near) => format!("unknown attribute `{name}`; did you mean `{near}`?"),
+        None => format!("unknown attribute `{name}`; known are: {}", known.join(", ")),
+    }
+}
+
+/// The candidate that a typing mistake most likely meant.
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|name| (strsim::damerau_levenshtein(word, name), name))
+        .filter(|(distance, name)| *distance <= name.len().max(3) / 3 + 1)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Whether the text holds `${...}`, so that it can only be checked at start-up.
+pub(crate) fn is_template(text: &LitStr) -> bool {
+    text.value().contains("${")
+}
+
+/// The characters and lengths of RocketMQ's `TopicValidator`; the start-up check has the last word.
+fn check_name(text: &LitStr, what: &str, max_length: usize) -> Result<()> {
+    if is_template(text) {
+        return Ok(());
+    }
+    let name = text.value();
+    if name.is_empty() {
+        return Err(Error::new_spanned(text, format!("the {what} is empty; give it a name")));
+    }
+    if name.len() > max_length {
+        let text_of = format!("{what} of {} bytes; at most {max_length} are allowed", name.len());
+        return Err(Error::new_spanned(text, text_of));
+    }
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '%' | '|');
+    match name.chars().find(|c| !legal(*c)) {
+        None => Ok(()),
+        Some(':') if what == "topic" => Err(Error::new_spanned(
+            text,
+            "a topic holds no `:`; write the tag apart: `topic = \"...\", tags = \"...\"`",
+        )),
+        Some(c) => Err(Error::new_spanned(
+            text,
+            format!("`{c}` is not allowed in a {what}; use letters, digits, `_` and `-`"),
+        )),
+    }
+}
+
+pub(crate) fn check_topic(text: &LitStr) -> Result<()> {
+    check_name(text, "topic", TOPIC_MAX_LENGTH)
+}
+
+pub(crate) fn check_group(text: &LitStr) -> Result<()> {
+    check_name(text, "group", GROUP_MAX_LENGTH)
+}
+
+/// One tag of a message.
+pub(crate) fn check_tag(text: &LitStr) -> Result<()> {
+    let tag = text.value();
+    if tag.is_empty() || tag.contains('|') || tag.contains(char::is_whitespace) || tag == "*" {
+        return Err(Error::new_spanned(text, "a tag is one word without spaces, `|` or `*`"));
+    }
+    Ok(())
+}
+
+/// A subscription's tag expression: `*`, or tags joined by `||`.
+pub(crate) fn check_tags(text: &LitStr) -> Result<()> {
+    let expression = text.value();
+    if is_template(text) || expression.trim() == "*" {
+        return Ok(());
+    }
+    let bad = |tag: &str| {
+        tag.is_empty() || tag == "*" || tag.contains(['|', '&', ',']) || tag.contains(' ')
+    };
+    if expression.split("||").any(|tag| bad(tag.trim())) {
+        return Err(Error::new_spanned(
+            text,
+            "bad tag expression; write `*`, one tag, or tags joined by `||`: \"created || paid\"",
+        ));
+    }
+    Ok(())
+}
