@@ -38,9 +38,6 @@ const ORDER_NAMESPACE: &str = "ORDER_TOPIC_CONFIG";
 /// Pairs of all namespaces together.
 const MAX_PAIRS: usize = 10_000;
 
-/// Brokers of this release (3.0.11) and later send their topics inside another object.
-const WRAPPED_BODY_VERSION: i32 = 37;
-
 type Handled = Result<Command, Refusal>;
 
 /// A name server. It serves alone, or beside a broker on the broker's port.
@@ -388,21 +385,13 @@ fn registered_topics(
     header: &RegisterBrokerRequest<'_>,
     request: &Command,
 ) -> Result<TopicConfigSerializeWrapper, Refusal> {
-    if header.compressed == Some(true) {
-        return Err(Refusal::new(
-            ResponseCode::SystemError,
-            "compressed registrations are not understood: set compressedRegister=false",
-        ));
-    }
     if request.body.is_empty() {
         return Ok(TopicConfigSerializeWrapper::default());
     }
-    match request.version < WRAPPED_BODY_VERSION {
-        true => parse(request),
-        false => {
-            parse::<RegisterBrokerBody>(request).map(|body| body.topic_config_serialize_wrapper)
-        }
-    }
+    let compressed = header.compressed == Some(true);
+    RegisterBrokerBody::decode(&request.body, compressed, request.version)
+        .map(|body| body.topic_config_serialize_wrapper)
+        .map_err(|error| Refusal::new(ResponseCode::SystemError, error.to_string()))
 }
 
 fn parse<T: DeserializeOwned>(request: &Command) -> Result<T, Refusal> {
