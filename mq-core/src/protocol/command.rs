@@ -407,3 +407,303 @@ fn take_long<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = bytes.try_get_u32().ok()?;
     bytes.split_off(..length as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::header::{PullRequest, RouteInfoRequest, SendRequest, SendRequestV2};
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The length of a frame and the frame behind its length.
+    fn framed(command: &Command) -> (usize, Bytes) {
+        let mut out = BytesMut::new();
+        command.encode(&mut out);
+        let length = frame_length(&out, &Limits::DEFAULT).unwrap().unwrap();
+        (length, out.split_off(4).freeze())
+    }
+
+    fn decoded(command: &Command) -> Command {
+        let (length, frame) = framed(command);
+        assert_eq!(length, frame.len() + 4);
+        Command::decode(frame).unwrap()
+    }
+
+    fn from_hex(hex: &str) -> Vec<u8> {
+        let digits: Vec<u32> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
+        digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+    }
+
+    fn json_frame(header: &str) -> Bytes {
+        let mut frame = BytesMut::new();
+        frame.put_u32(header.len() as u32);
+        frame.put_slice(header.as_bytes());
+        frame.freeze()
+    }
+
+    fn from_json(header: &str) -> Result<Command, CodecError> {
+        Command::decode(json_frame(header))
+    }
+
+    #[test]
+    fn the_json_frame_of_a_java_client_is_reproduced() {
+        let header = r#"{"code":105,"extFields":{"topic":"TopicTest"},"flag":0,"language":"JAVA","opaque":7,"serializeTypeCurrentRPC":"JSON","version":293}"#;
+        let mut bytes = from_hex("00000087 00000083");
+        bytes.extend_from_slice(header.as_bytes());
+        let command = Command::decode(Bytes::copy_from_slice(&bytes[4..])).unwrap();
+        assert_eq!(command.request_code(), RequestCode::GetRouteinfoByTopic);
+        assert_eq!((command.opaque, command.version), (7, 293));
+        let route: RouteInfoRequest<'_> = command.decode_header().unwrap();
+        assert_eq!(route.topic, "TopicTest");
+        let mut out = BytesMut::new();
+        command.encode(&mut out);
+        assert_eq!(out, bytes);
+    }
+
+    #[test]
+    fn the_binary_frame_of_a_java_client_is_reproduced() {
+        let bytes = from_hex(
+            "0000002d 01000029 0069 00 0125 00000007 00000000 00000000 00000014
+             0005746f706963 00000009546f70696354657374",
+        );
+        let command = Command::decode(Bytes::copy_from_slice(&bytes[4..])).unwrap();
+        assert_eq!(command.serialize, SerializeType::Binary);
+        assert_eq!(command.fields.get("topic"), Some("TopicTest"));
+        let mut out = BytesMut::new();
+        command.encode(&mut out);
+        assert_eq!(out, bytes);
+    }
+
+    #[test]
+    fn values_that_are_no_texts_become_texts() {
+        let header = r#" { "code" : 310 , "extFields" : {"e":0,"k":false,"g":1.5e3,"x":null,
+            "y":{"a":[1,{"b":"}"}]},"b":"T\n\"\\\/A\u00e9\uD83D\uDE00\u0001"} , "z":[[]] } "#;
+        let command = from_json(header).unwrap();
+        let fields: Vec<_> = command.fields.iter().collect();
+        let text = "T\n\"\\/A\u{e9}\u{1F600}\u{1}";
+        assert_eq!(fields, [("e", "0"), ("k", "false"), ("g", "1.5e3"), ("b", text)]);
+        assert_eq!(command.code, 310);
+    }
+
+    #[test]
+    fn odd_headers_are_read() {
+        for (header, code, remark) in [
+            ("{}", 0, None),
+            (r#"{"code":"12","remark":null,"extFields":null,"language":7}"#, 12, None),
+            (r#"{"code":1,"code":2,"remark":"\ud83d x"}"#, 2, Some("\u{FFFD} x")),
+            (r#"{"code":-1,"remark":"\uD83D\u0041","opaque":-2147483648}"#, -1, Some("\u{FFFD}A")),
+        ] {
+            let command = from_json(header).unwrap();
+            assert_eq!(command.code, code);
+            assert_eq!(command.remark.as_deref(), remark);
+        }
+        assert_eq!(from_json(r#"{"language":"COBOL"}"#).unwrap().language, Language::Other);
+    }
+
+    #[test]
+    fn what_is_no_header_is_refused() {
+        for header in [
+            "",
+            "{",
+            "}",
+            "[]",
+            "{}{}",
+            "{} x",
+            "{\"code\"}",
+            "{\"code\":}",
+            "{\"code\":1,}",
+            "{\"code\":x}",
+            "{\"code\":2147483648}",
+            "{\"remark\":\"",
+            "{\"remark\":\"\\",
+            "{\"remark\":\"\\q\"}",
+            "{\"remark\":\"\\u12\"}",
+            "{\"remark\":\"\\u12G4\"}",
+            "{\"a\":]}",
+            "{\"extFields\":{\"a\":\"b\"}",
+            "{\"extFields\":{\"a\"}}",
+            "{a:1}",
+        ] {
+            assert!(from_json(header).is_err(), "{header}");
+        }
+    }
+
+    #[test]
+    fn nesting_has_an_end() {
+        let nested = |depth| format!("{{\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        assert!(from_json(&nested(30)).is_ok());
+        assert!(from_json(&nested(10_000)).is_err());
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_are_refused() {
+        let mut frame = json_frame(r#"{"unread":"x"}"#).to_vec();
+        let last = frame.len() - 3;
+        frame[last] = 0xFF;
+        assert_eq!(Command::decode(frame.into()).unwrap_err(), CodecError::NotUtf8);
+        // A character cut in two by the border of key and value.
+        let bytes = from_hex(
+            "01000027 0069 00 0125 00000007 00000000 00000000 00000012
+             0001 C3 00000001 A9 0001 61 00000001 62",
+        );
+        let mut bytes = bytes;
+        bytes[3] = (bytes.len() - 4) as u8;
+        bytes[24] = (bytes.len() - 25) as u8;
+        assert_eq!(Command::decode(bytes.into()).unwrap_err(), CodecError::NotUtf8);
+    }
+
+    #[test]
+    fn lengths_are_checked_before_anything_is_read() {
+        let limits = Limits::DEFAULT;
+        assert_eq!(frame_length(&[0, 0, 0], &limits), Ok(None));
+        assert_eq!(frame_length(&[0, 0, 0, 9], &limits), Ok(Some(13)));
+        assert_eq!(frame_length(&16_777_212_u32.to_be_bytes(), &limits), Ok(Some(16_777_216)));
+        for refused in [
+            [0, 0, 0, 3, 0, 0, 0, 0],
+            [1, 0, 0, 0, 0, 0, 0, 0],
+            [0x16, 3, 1, 0, 0, 0, 0, 0],
+            [0, 0, 0, 8, 0, 0, 0, 5],
+            [0, 0xFF, 0, 0, 0, 8, 0, 0],
+        ] {
+            assert!(frame_length(&refused, &limits).is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn too_many_fields_and_unknown_forms_are_refused() {
+        let mut command = Command::request(RequestCode::HeartBeat);
+        for _ in 0..=Limits::DEFAULT.fields {
+            command.fields.push("k", "v");
+        }
+        for serialize in [SerializeType::Json, SerializeType::Binary] {
+            command.serialize = serialize;
+            assert_eq!(Command::decode(framed(&command).1).unwrap_err(), CodecError::TooManyFields);
+        }
+        let other = Bytes::from_static(&[2, 0, 0, 0]);
+        assert_eq!(Command::decode(other).unwrap_err(), CodecError::SerializeType(2));
+    }
+
+    #[test]
+    fn a_code_over_sixteen_bits_goes_as_json() {
+        let mut command = Command::request(RequestCode::PopMessage);
+        command.serialize = SerializeType::Binary;
+        let back = decoded(&command);
+        assert_eq!((back.code, back.serialize), (200_050, SerializeType::Json));
+    }
+
+    #[test]
+    fn a_header_no_frame_can_carry_becomes_a_command_that_is_refused() {
+        let mut command = Command::request(RequestCode::SendMessage);
+        command.fields.push("properties", &"x".repeat(HEADER_BYTES_MAX));
+        let back = decoded(&command);
+        assert_eq!(back.code, 10);
+        assert!(back.fields.is_empty() && back.remark.is_some());
+    }
+
+    #[test]
+    fn an_answer_has_the_form_of_its_request() {
+        let mut request = Command::request(RequestCode::PullMessage).oneway();
+        request.opaque = -5;
+        request.serialize = SerializeType::Binary;
+        let answer = Command::response_to(&request, ResponseCode::SystemBusy).remark("later");
+        let back = decoded(&answer);
+        assert!(back.is_response() && !back.is_oneway() && request.is_oneway());
+        assert_eq!(back.response_code(), ResponseCode::SystemBusy);
+        assert_eq!((back.opaque, back.serialize), (-5, SerializeType::Binary));
+        assert_eq!(back.remark.as_deref(), Some("later"));
+    }
+
+    #[test]
+    fn a_missing_or_malformed_field_is_named() {
+        let missing = from_json(r#"{"code":11,"extFields":{"topic":"t"}}"#).unwrap();
+        let error = missing.decode_header::<PullRequest<'_>>().unwrap_err();
+        assert!(error.to_string().contains("`consumerGroup` is missing"), "{error}");
+        let ext = r#"{"extFields":{"a":"g","b":"t","c":"d","d":"4","e":"999999999999"}}"#;
+        let command = from_json(ext).unwrap();
+        let error = command.decode_header::<SendRequestV2<'_>>().unwrap_err();
+        assert!(error.to_string().contains("`e`"), "{error}");
+    }
+
+    #[test]
+    fn both_kinds_of_send_say_the_same() {
+        let send = SendRequest {
+            producer_group: "g",
+            topic: "t",
+            default_topic: "TBW102",
+            default_topic_queue_nums: 4,
+            queue_id: -1,
+            sys_flag: 1,
+            born_timestamp: 1_700_000_000_000,
+            flag: i32::MIN,
+            properties: Some("TAGS\u{1}a\u{2}"),
+            reconsume_times: Some(0),
+            unit_mode: Some(false),
+            max_reconsume_times: None,
+            batch: Some(true),
+            broker_name: None,
+        };
+        let v1 = decoded(&Command::with(RequestCode::SendMessage, &send));
+        assert_eq!(SendRequest::read_v1(&v1.fields), Ok(send));
+        let v2 = decoded(&Command::with(RequestCode::SendMessageV2, &SendRequestV2(send)));
+        assert_eq!(SendRequest::read_v2(&v2.fields), Ok(send));
+        let mut fields = Fields::default();
+        send.write_v2(&mut fields);
+        assert_eq!(fields, v2.fields);
+    }
+
+    fn any_command() -> impl Strategy<Value = Command> {
+        let texts = prop::collection::vec((any::<String>(), any::<String>()), 0..12);
+        let numbers = (any::<i16>(), any::<i32>(), 0..4, any::<i16>(), 0..14_u8, any::<bool>());
+        let remark = prop::option::of("\\PC{1,20}|[\\x00-\\x7f]{1,20}");
+        let body = prop::collection::vec(any::<u8>(), 0..100);
+        (numbers, texts, remark, body).prop_map(|(numbers, texts, remark, body)| {
+            let (code, opaque, flag, version, language, binary) = numbers;
+            Command {
+                code: i32::from(code),
+                language: Language::from_number(language),
+                version: i32::from(version),
+                opaque,
+                flag,
+                serialize: if binary { SerializeType::Binary } else { SerializeType::Json },
+                remark: remark.map(Into::into),
+                fields: texts.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+                body: body.into(),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(command in any_command()) {
+            let back = decoded(&command);
+            prop_assert_eq!(format!("{:?}", back), format!("{:?}", command));
+        }
+
+        #[test]
+        fn any_bytes_are_borne(kind in 0..3_u8, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut frame = vec![kind, 0, 0, bytes.len() as u8];
+            frame.extend_from_slice(&bytes);
+            let _ = frame_length(&frame, &Limits::DEFAULT);
+            let _ = Command::decode(frame.into());
+            let _ = Command::decode(bytes.into());
+        }
+
+        #[test]
+        fn any_damage_is_borne(command in any_command(), at in 0..10_000_usize, byte in any::<u8>()) {
+            let (_, frame) = framed(&command);
+            let mut frame = frame.to_vec();
+            let length = frame.len();
+            frame[at % length] = byte;
+            if let Ok(command) = Command::decode(frame.into()) {
+                decoded(&command);
+                let _ = command.decode_header::<PullRequest<'_>>();
+                let _ = command.decode_header::<SendRequestV2<'_>>();
+            }
+        }
+
+        #[test]
+        fn any_json_is_borne(text in "[{}\\[\\]\",:\\\\ucodeextFields0-9]{0,60}") {
+            let _ = from_json(&text);
+            let _ = from_json(&format!("{{\"extFields\":{text}}}"));
+        }
+    }
+}

@@ -9,9 +9,12 @@
 //! clock. Nothing that a peer can send panics, hangs or allocates more than the frame it came in.
 
 pub mod code;
+mod batch;
+mod cursor;
 mod fields;
 mod json;
 mod lenient;
+mod msg_id;
 
 pub mod body;
 pub mod command;

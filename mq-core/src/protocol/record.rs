@@ -11,9 +11,13 @@
 //! many clients read nothing else, and read whatever RocketMQ wrote. Files and their positions are
 //! not known here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
+
+pub use super::batch::{BatchItem, batch_items, encode_batch_item};
+use super::cursor::Cursor;
+pub use super::msg_id::{offset_msg_id, parse_offset_msg_id};
 
 use crate::properties;
 
@@ -55,6 +59,10 @@ pub mod sys_flag {
 /// The bytes of the checksum property: name, separator, ten digits, separator.
 const CRC_SLOT_BYTES: usize = properties::key::CRC32.len() + 12;
 const CRC_DIGITS: usize = 10;
+/// Of the ten bytes that are the same in every slot, so many may be damaged.
+const CRC_SLOT_STRANGE_MAX: usize = 4;
+/// Checksums lack the sign bit, so none is this.
+const NO_CHECKSUM: u32 = u32::MAX;
 
 /// Why bytes are no record, or a message cannot become one.
 #[expect(missing_docs, reason = "each variant's message says what it is")]
@@ -289,32 +297,45 @@ impl<'a> Record<'a> {
         offset_msg_id(self.store_host, self.physical_offset)
     }
 
+    /// Whether the record has a checksum of all its bytes, be it damaged. Ours have; those of
+    /// RocketMQ have where it is configured so.
+    pub fn has_checksum(&self) -> bool {
+        checksum_in(self.properties).is_some()
+    }
+
     fn verify(&self, whole: &[u8], verify: Verify) -> Result<(), RecordError> {
-        match (verify, self.whole_crc(whole)) {
-            (Verify::None, _) => Ok(()),
-            (Verify::Whole, Some((covered, expected))) => {
-                check_crc("whole", expected, crc32(covered))
-            }
+        if verify == Verify::None {
+            return Ok(());
+        }
+        let checksum = checksum_in(self.properties).filter(|_| verify == Verify::Whole);
+        let covered = whole.len().saturating_sub(CRC_SLOT_BYTES);
+        match (checksum, whole.get(..covered)) {
+            (Some(expected), Some(covered)) => check_crc("whole", expected, crc32(covered)),
             _ => check_crc("body", self.body_crc, crc32(self.body)),
         }
     }
+}
 
-    /// The bytes that the checksum property covers, and its value.
-    fn whole_crc<'b>(&self, whole: &'b [u8]) -> Option<(&'b [u8], u32)> {
-        let (covered, slot) = whole.split_last_chunk::<CRC_SLOT_BYTES>()?;
-        if self.properties.len() < CRC_SLOT_BYTES {
-            return None;
-        }
-        let digits = slot.strip_prefix(properties::key::CRC32.as_bytes())?;
-        let digits = digits.strip_prefix(&[properties::NAME_END as u8])?;
-        let digits = digits.strip_suffix(&[properties::PAIR_END as u8])?;
-        let value = digits.iter().rev().try_fold(0_u32, |value, digit| {
-            let digit = char::from(*digit).to_digit(10)?;
-            value.checked_mul(10)?.checked_add(digit)
-        });
-        // A slot that cannot be read is damage, and no checksum has the sign bit.
-        Some((covered, value.unwrap_or(u32::MAX)))
+/// The value at the end of a record's properties; `None` where no checksum is. What is nearly one
+/// is a damaged one and has a value that no checksum has: a flipped bit must not take it away.
+fn checksum_in(properties: &str) -> Option<u32> {
+    let slot = properties.as_bytes().last_chunk::<CRC_SLOT_BYTES>()?;
+    let (name, digits) = slot.split_at(CRC_SLOT_BYTES - CRC_DIGITS - 1);
+    let (end, digits) = digits.split_last()?;
+    let model = crc_slot(0);
+    let differing = name.iter().zip(model).filter(|(byte, model)| *byte != model).count();
+    match differing + usize::from(char::from(*end) != properties::PAIR_END) {
+        0 => Some(checksum_value(digits).unwrap_or(NO_CHECKSUM)),
+        1..=CRC_SLOT_STRANGE_MAX => Some(NO_CHECKSUM),
+        _ => None,
     }
+}
+
+fn checksum_value(digits: &[u8]) -> Option<u32> {
+    digits.iter().rev().try_fold(0_u32, |value, digit| {
+        let digit = char::from(*digit).to_digit(10)?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 fn check_crc(what: &'static str, expected: u32, found: u32) -> Result<(), RecordError> {
@@ -379,9 +400,6 @@ pub fn records(body: &[u8]) -> impl Iterator<Item = Result<Record<'_>, RecordErr
     })
 }
 
-/// Reads fields from the front; `None` when the bytes end early.
-struct Cursor<'a>(&'a [u8]);
-
 impl<'a> Cursor<'a> {
     /// The fields behind size and magic.
     fn record(mut self, size: usize, magic: i32) -> Result<Record<'a>, RecordError> {
@@ -438,140 +456,221 @@ impl<'a> Cursor<'a> {
         };
         Some((record, topic, properties))
     }
+}
 
-    #[inline]
-    fn number<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (number, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*number)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const POSITION: Position =
+        Position { physical_offset: 4096, queue_offset: 5, store_timestamp_ms: 1_700_000_000_123 };
+
+    fn from_hex(hex: &str) -> Vec<u8> {
+        let digits: Vec<u32> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
+        digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
     }
 
-    fn byte(&mut self) -> Option<i32> {
-        self.number().map(|[byte]| i32::from(byte))
+    fn message() -> NewRecord<'static> {
+        NewRecord {
+            topic: "TopicTest",
+            queue_id: 3,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp_ms: 1_700_000_000_000,
+            born_host: "192.168.0.2:50000".parse().unwrap(),
+            store_host: "192.168.0.1:10911".parse().unwrap(),
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: b"hello",
+            properties: "TAGS\u{1}TagA\u{2}UNIQ_KEY\u{1}AC1100010000ABCD0000000000010000\u{2}WAIT\u{1}true\u{2}",
+        }
     }
 
-    fn short(&mut self) -> Option<i16> {
-        self.number().map(i16::from_be_bytes)
+    fn encoded(record: &NewRecord<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes, POSITION);
+        bytes
     }
 
-    fn int(&mut self) -> Option<i32> {
-        self.number().map(i32::from_be_bytes)
+    /// The record of the protocol's description, which has no checksum of the whole.
+    fn vector() -> Vec<u8> {
+        from_hex(
+            "000000a7 daa320a7 3610a686 00000003 00000000 0000000000000005 0000000000001000
+             00000000 0000018bcfe56800 c0a800020000c350 0000018bcfe5687b c0a8000100002a9f 00000000
+             0000000000000000 00000005 68656c6c6f 09546f70696354657374 003e 54414753015461674102
+             554e49515f4b4559014143313130303031303030304142434430303030303030303030303130303030
+             02 574149540174727565 02",
+        )
     }
 
-    fn long(&mut self) -> Option<i64> {
-        self.number().map(i64::from_be_bytes)
+    #[test]
+    fn the_record_of_the_description_is_read() {
+        let bytes = vector();
+        let (record, size) = Record::decode(&bytes, Verify::Whole).unwrap();
+        assert_eq!(size, 167);
+        assert_eq!((record.topic, record.body), ("TopicTest", &b"hello"[..]));
+        assert_eq!((record.queue_id, record.queue_offset, record.physical_offset), (3, 5, 4096));
+        assert_eq!(record.store_host, "192.168.0.1:10911".parse().unwrap());
+        assert_eq!(properties::find(record.properties, "TAGS"), Some("TagA"));
+        assert_eq!(record.offset_msg_id(), "C0A8000100002A9F0000000000001000");
     }
 
-    /// So many bytes; `None` for a length below zero too.
-    fn take(&mut self, length: i32) -> Option<&'a [u8]> {
-        self.0.split_off(..usize::try_from(length).ok()?)
+    #[test]
+    fn ours_is_the_same_record_and_a_checksum() {
+        let ours = encoded(&message());
+        let theirs = vector();
+        assert_eq!(ours.len(), theirs.len() + CRC_SLOT_BYTES);
+        let properties = 167 - 62 - 2;
+        assert_eq!(ours[4..properties], theirs[4..properties]);
+        assert_eq!(ours[properties + 2..167], theirs[properties + 2..]);
+        assert!(ours[167..].starts_with(b"__CRC32#\x01"));
     }
 
-    fn host(&mut self, v6: bool) -> Option<SocketAddr> {
-        let address: IpAddr = if v6 {
-            Ipv6Addr::from(self.number::<16>()?).into()
-        } else {
-            Ipv4Addr::from(self.number::<4>()?).into()
+    #[test]
+    fn the_digits_of_the_checksum_are_reversed() {
+        assert_eq!(&crc_slot(0x7FFF_FFFF), b"__CRC32#\x017463847412\x02");
+        assert_eq!(&crc_slot(120), b"__CRC32#\x010210000000\x02");
+        assert_eq!(&crc_slot(0), b"__CRC32#\x010000000000\x02");
+    }
+
+    #[test]
+    fn every_flipped_bit_is_seen() {
+        let bytes = encoded(&message());
+        for at in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[at / 8] ^= 1 << (at % 8);
+            let seen = Record::decode(&damaged, Verify::Whole);
+            assert!(seen.is_err(), "bit {at}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_checksum_left_in_the_properties_is_replaced() {
+        let plain = encoded(&message());
+        let (record, _) = Record::decode(&plain, Verify::None).unwrap();
+        let again = NewRecord { properties: record.properties, ..message() };
+        assert_eq!(encoded(&again), plain);
+        let middle = "a\u{1}1\u{2}__CRC32#\u{1}1\u{2}b\u{1}#";
+        let record = NewRecord { properties: middle, ..message() };
+        let bytes = encoded(&record);
+        let (record, _) = Record::decode(&bytes, Verify::Whole).unwrap();
+        assert!(record.properties.starts_with("a\u{1}1\u{2}b\u{1}#\u{2}__CRC32#"));
+    }
+
+    #[test]
+    fn hosts_without_an_ipv4_address_are_stored_as_none() {
+        let record = NewRecord {
+            born_host: "[::ffff:10.1.2.3]:7".parse().unwrap(),
+            store_host: "[2001:db8::1]:8".parse().unwrap(),
+            sys_flag: sys_flag::BORN_HOST_V6 | sys_flag::STORE_HOST_V6 | 1,
+            ..message()
         };
-        // Java keeps a port in four bytes; a number that is none can only be damage.
-        Some(SocketAddr::new(address, u16::try_from(self.int()?).ok()?))
+        let bytes = encoded(&record);
+        let (record, _) = Record::decode(&bytes, Verify::Whole).unwrap();
+        assert_eq!(record.born_host, "10.1.2.3:7".parse().unwrap());
+        assert_eq!(record.store_host, "0.0.0.0:8".parse().unwrap());
+        assert_eq!(record.sys_flag, 1);
     }
-}
 
-/// One message of a batch, the body of request 320.
-#[expect(missing_docs, reason = "the layout above says what each field is")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchItem<'a> {
-    pub flag: i32,
-    pub body: &'a [u8],
-    pub properties: &'a str,
-}
-
-/// Takes a batch apart. Sizes and checksums of items are RocketMQ's to fill and not to check; we
-/// check the sizes.
-pub fn batch_items(body: &[u8]) -> Result<Vec<BatchItem<'_>>, RecordError> {
-    let mut cursor = Cursor(body);
-    let mut items = Vec::new();
-    while !cursor.0.is_empty() {
-        let size = cursor.int().ok_or(RecordError::Batch("an item has no size"))?;
-        let item = cursor.take(size.saturating_sub(4));
-        let mut item = Cursor(item.ok_or(RecordError::Batch("the size of an item is wrong"))?);
-        let parts = item.batch_parts().filter(|_| item.0.is_empty());
-        let (flag, body, properties) =
-            parts.ok_or(RecordError::Batch("an item is not as long as its parts"))?;
-        let properties = std::str::from_utf8(properties)
-            .map_err(|_| RecordError::NotUtf8 { what: "properties" })?;
-        items.push(BatchItem { flag, body, properties });
+    #[test]
+    fn records_of_rocketmq_5_with_long_topics_and_ipv6_are_read() {
+        let mut bytes = vector();
+        bytes.splice(64..68, [0x20, 1, 0xD, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        bytes[39] = 32;
+        bytes[7] = 0xAB;
+        bytes.insert(88 + 12 + 5, 0);
+        let size = bytes.len() as u32;
+        bytes[..4].copy_from_slice(&size.to_be_bytes());
+        let (record, _) = Record::decode(&bytes, Verify::Body).unwrap();
+        assert_eq!(record.topic, "TopicTest");
+        assert_eq!(record.store_host, "[2001:db8::1]:10911".parse().unwrap());
+        let id = record.offset_msg_id();
+        assert_eq!(parse_offset_msg_id(&id), Some((record.store_host, 4096)));
     }
-    if items.is_empty() { Err(RecordError::Batch("it has no items")) } else { Ok(items) }
-}
 
-impl<'a> Cursor<'a> {
-    fn batch_parts(&mut self) -> Option<(i32, &'a [u8], &'a [u8])> {
-        // Magic and checksum are zero.
-        self.take(8)?;
-        let flag = self.int()?;
-        let body_length = self.int()?;
-        let body = self.take(body_length)?;
-        let properties_length = self.short()?;
-        Some((flag, body, self.take(i32::from(properties_length))?))
+    #[test]
+    fn what_cannot_be_stored_is_refused() {
+        let long = "x".repeat(40_000);
+        let check = |record: NewRecord<'_>| record.check().unwrap_err();
+        assert_eq!(check(NewRecord { topic: "", ..message() }), RecordError::TopicLength(0));
+        assert_eq!(
+            check(NewRecord { topic: &long[..128], ..message() }),
+            RecordError::TopicLength(128)
+        );
+        let longest = format!("a\u{1}{}\u{2}", &long[..PROPERTIES_BYTES_MAX - CRC_SLOT_BYTES - 3]);
+        assert_eq!(NewRecord { properties: &longest, ..message() }.check(), Ok(()));
+        let longer = format!("b{longest}");
+        let error = check(NewRecord { properties: &longer, ..message() });
+        assert_eq!(error, RecordError::PropertiesLength(32_768));
     }
-}
 
-/// Appends one message to a batch. The properties must fit 32,767 bytes.
-pub fn encode_batch_item(out: &mut BytesMut, item: &BatchItem<'_>) {
-    debug_assert!(item.properties.len() <= PROPERTIES_BYTES_MAX);
-    let size = 22 + item.body.len() + item.properties.len();
-    out.reserve(size);
-    out.put_u32(size as u32);
-    out.put_u64(0);
-    out.put_i32(item.flag);
-    out.put_u32(item.body.len() as u32);
-    out.put_slice(item.body);
-    out.put_u16(item.properties.len() as u16);
-    out.put_slice(item.properties.as_bytes());
-}
-
-/// The id that says where a message is stored: host, port and offset in hexadecimal.
-pub fn offset_msg_id(host: SocketAddr, physical_offset: i64) -> String {
-    let mut bytes = [0; 28];
-    let address = match host.ip().to_canonical() {
-        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
-        IpAddr::V6(address) => address.to_bits(),
-    };
-    let address = address.to_be_bytes();
-    let length = if host.ip().to_canonical().is_ipv4() { 4 } else { 16 };
-    let mut out = &mut bytes[..];
-    out.put_slice(address.get(..length).unwrap_or_default());
-    out.put_u32(u32::from(host.port()));
-    out.put_i64(physical_offset);
-    hexadecimal(bytes.get(..length + 12).unwrap_or_default())
-}
-
-/// Host and offset of an id made by [`offset_msg_id`]; `None` for any other text. A unique key
-/// looks the same and gives a place where nothing is.
-pub fn parse_offset_msg_id(id: &str) -> Option<(SocketAddr, i64)> {
-    let bytes = from_hexadecimal(id)?;
-    let mut cursor = Cursor(&bytes);
-    let address: IpAddr = match bytes.len() {
-        16 => Ipv4Addr::from(cursor.number::<4>()?).into(),
-        28 => Ipv6Addr::from(cursor.number::<16>()?).into(),
-        _ => return None,
-    };
-    let port = u16::try_from(cursor.int()?).ok()?;
-    Some((SocketAddr::new(address, port), cursor.long()?))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'A' + half - 10 });
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xF)]).collect()
-}
-
-fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || text.len() > 56 {
-        return None;
+    #[test]
+    fn a_log_is_walked() {
+        let record = encoded(&message());
+        assert!(
+            matches!(scan(&record, Verify::Whole), Scan::Record(_, size) if size == record.len())
+        );
+        assert_eq!(scan(&[0; 100], Verify::Whole), Scan::End);
+        assert_eq!(scan(&[], Verify::Whole), Scan::End);
+        let blank = from_hex("00000064 cbd43194 ffff");
+        assert_eq!(scan(&blank, Verify::Whole), Scan::Blank(100));
+        assert!(matches!(scan(&blank[..6], Verify::Whole), Scan::Bad(_)));
+        let torn = RecordError::Truncated { size: record.len(), available: 90 };
+        assert_eq!(scan(&record[..90], Verify::Whole), Scan::Bad(torn));
+        assert!(matches!(scan(b"garbage!", Verify::None), Scan::Bad(RecordError::Magic(_))));
     }
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let pairs = text.as_bytes().chunks_exact(2);
-    pairs.map(|pair| Some((digit(*pair.first()?)? << 4 | digit(*pair.last()?)?) as u8)).collect()
+
+    #[test]
+    fn a_pull_answer_is_read_up_to_damage() {
+        let mut body = [vector(), encoded(&message())].concat();
+        assert_eq!(records(&body).filter(Result::is_ok).count(), 2);
+        body.extend_from_slice(&[0; 9]);
+        let read: Vec<_> = records(&body).collect();
+        assert_eq!(read.len(), 3);
+        assert!(read[2].is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(
+            topic in "[a-zA-Z0-9_%-]{1,127}",
+            numbers in (any::<i32>(), any::<i32>(), any::<i64>(), any::<i32>(), any::<i64>()),
+            hosts in (any::<std::net::SocketAddrV4>(), any::<std::net::SocketAddrV4>()),
+            body in prop::collection::vec(any::<u8>(), 0..300),
+            properties in "([a-c#]{1,3}\u{1}\\PC{1,9}\u{2}){0,5}",
+        ) {
+            let (queue_id, flag, born_timestamp_ms, reconsume_times, prepared) = numbers;
+            let new = NewRecord {
+                topic: &topic, queue_id, flag, born_timestamp_ms, reconsume_times,
+                prepared_transaction_offset: prepared,
+                born_host: hosts.0.into(), store_host: hosts.1.into(),
+                body: &body, properties: &properties, sys_flag: 9,
+            };
+            let bytes = encoded(&new);
+            prop_assert_eq!(bytes.len(), new.size());
+            let (record, size) = Record::decode(&bytes, Verify::Whole).unwrap();
+            prop_assert_eq!(size, bytes.len());
+            let own = &record.properties[..record.properties.len() - CRC_SLOT_BYTES];
+            let back = NewRecord {
+                topic: record.topic, queue_id: record.queue_id, flag: record.flag,
+                born_timestamp_ms: record.born_timestamp_ms,
+                reconsume_times: record.reconsume_times,
+                prepared_transaction_offset: record.prepared_transaction_offset,
+                born_host: record.born_host, store_host: record.store_host,
+                body: record.body, properties: own, sys_flag: record.sys_flag,
+            };
+            prop_assert_eq!(back, new);
+        }
+
+        #[test]
+        fn any_bytes_are_borne(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0..167_usize) {
+            let _ = scan(&bytes, Verify::Whole);
+            let _ = records(&bytes).count();
+            let mut damaged = vector();
+            damaged[at] = bytes.first().copied().unwrap_or(0xFF);
+            damaged.extend_from_slice(&bytes);
+            let _ = scan(&damaged, Verify::None);
+        }
+    }
 }
