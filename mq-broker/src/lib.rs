@@ -4,3 +4,4 @@
 pub mod config;
 pub mod java_properties;
 pub mod routes;
+pub mod store;
