@@ -16,6 +16,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::Errno;
+
 /// How [`Disk::open`] treats a file that exists or does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -78,9 +81,9 @@ pub trait DiskFile: Send + Sync + Debug {
 
 /// A held lock; dropping it gives the lock back.
 pub trait DiskLock: Send + Sync + Debug {
-    /// Makes everything durable that was written to the file system of the lock, through whatever
-    /// descriptor. The lock's own descriptor was open all the while, so that a write-back error of
-    /// a file that was closed since is reported here.
+    /// Makes everything durable that was written to the file system of the lock, entries of
+    /// directories included, through whatever descriptor. The lock's own descriptor was open all
+    /// the while, so that a write-back error of a file that was closed since is reported here.
     fn sync_all(&self) -> io::Result<()>;
 }
 
@@ -173,9 +176,14 @@ impl Disk for OsDisk {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(OsLock(file))),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Java locks the same file in the other way that Linux has; neither sees the other's.
+        match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::ACCESS | Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+            other => Ok(other.map(|()| Box::new(OsLock(file)))?),
         }
     }
 
@@ -222,8 +230,8 @@ impl DiskFile for OsFile {
     }
 
     fn reserve(&self, len: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.fill(len),
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.fill(len),
             other => Ok(other?),
         }
     }

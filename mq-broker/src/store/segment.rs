@@ -117,6 +117,22 @@ impl Segments {
         list.iter().filter(touches).cloned().collect()
     }
 
+    /// Fills `buf` from the log offset on, up to the end of its segment; says how much that was.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, StoreError> {
+        let Some(segment) = self.find(offset) else { return Ok(0) };
+        let within = offset - segment.base;
+        let left = usize::try_from(self.size - within).unwrap_or(usize::MAX);
+        let size = buf.len().min(left);
+        let Some(buf) = buf.get_mut(..size) else { return Ok(0) };
+        segment.file.read_at(buf, within).map_err(|error| segment.failed("read", error))
+    }
+
+    /// Takes segments that start at or behind `offset` from the list; their files stay.
+    pub fn keep_below(&self, offset: u64) {
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|segment| segment.base < offset);
+    }
+
     /// Where the first segment starts; `None` when there is none.
     pub fn first_base(&self) -> Option<u64> {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);

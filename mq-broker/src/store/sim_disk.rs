@@ -696,6 +696,9 @@ impl DiskLock for SimLock {
         let mut state = self.disk.open_state(self.boot)?;
         state.operation()?;
         let fails = count_down(&mut state.faults.sync_in);
+        for change in std::mem::take(&mut state.entries).into_values().flatten() {
+            apply(&mut state.durable_names, &change);
+        }
         for inode in state.files.values_mut() {
             if fails {
                 inode.pending.clear();
