@@ -28,6 +28,7 @@ use crate::config::{BrokerConfig, FlushDiskType};
 use crate::delay::{self, Delay};
 use crate::namesrv::NameServer;
 use crate::offsets::Offsets;
+use crate::registration;
 use crate::store::disk::{Disk, OsDisk};
 use crate::store::{FlushMode, Store, StoreError, StoreOptions};
 
@@ -60,6 +61,8 @@ pub struct Broker {
     pub(crate) name_server: Option<Arc<NameServer>>,
     /// Where it listens, when it does.
     pub(crate) address: Option<SocketAddr>,
+    /// Registrations that name servers have taken.
+    pub(crate) registered: Watermark,
     keys: UniqueKeys,
 }
 
@@ -84,7 +87,7 @@ impl Broker {
         name_server: Option<Arc<NameServer>>,
     ) -> Result<RunningBroker, Error> {
         let address = listeners.first().and_then(|listener| listener.local_addr().ok());
-        let broker = Self::open(config, clock, address, name_server).map_err(refused)?;
+        let broker = Self::open(config, clock, address, name_server).map_err(|error| refused(&error))?;
         let broker = Arc::new(broker);
         let mut server = Server::new(ServerOptions::default());
         for listener in listeners {
@@ -105,8 +108,8 @@ impl Broker {
         let options = store_options(&config);
         let folder = config.store_path_root_dir.join("config");
         let (store, recovery) = Store::open(Arc::clone(&disk), options, clock.clone())?;
-        info!(%recovery, "store opened");
-        let delays = config.message_delay_level.millis();
+        info!(?recovery, "store opened");
+        let delays = config.message_delay_level.levels_ms.clone();
         let mut stamp = String::new();
         push_pair(&mut stamp, key::CLUSTER, &config.broker_cluster_name);
         Ok(Self {
@@ -115,6 +118,7 @@ impl Broker {
             delay: Delay::open(disk, folder.join("delayOffset.json"), &delays)?,
             clients: Clients::new(clock.clone()),
             stopping: Watermark::new(0),
+            registered: Watermark::new(0),
             keys: UniqueKeys::new(&clock),
             store,
             stamp,
@@ -235,6 +239,10 @@ impl Broker {
         for level in self.delay.levels() {
             loops.spawn(delay::deliver(Arc::clone(self), level));
         }
+        loops.spawn(registration::run(Arc::clone(self)));
+        if let Some(name_server) = self.name_server.clone() {
+            loops.spawn(async move { name_server.expire_forever().await });
+        }
         let broker = Arc::clone(self);
         loops.spawn(async move {
             loop {
@@ -328,7 +336,7 @@ fn port_taken(address: SocketAddr, error: &io::Error) -> Error {
     ))
 }
 
-fn refused(error: StoreError) -> Error {
+fn refused(error: &StoreError) -> Error {
     Error::Config(format!("the store cannot be opened: {error}"))
 }
 
@@ -343,8 +351,7 @@ fn store_options(config: &BrokerConfig) -> StoreOptions {
         queue_file_bytes: config.mapped_file_size_consume_queue,
         index_slots: config.max_hash_slot_num,
         index_entries: config.max_index_num,
-        delay_levels_ms: config.message_delay_level.millis(),
-        ..StoreOptions::default()
+        delay_levels_ms: config.message_delay_level.levels_ms.clone(),
     }
 }
 

@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use mq_core::clock::Clock;
 use mq_core::names;
 use mq_core::protocol::body::{
-    DataVersion, SubscriptionGroupConfig, TopicConfig, TopicConfigSerializeWrapper,
+    DataVersion, SubscriptionGroupConfig, SubscriptionGroupWrapper, TopicConfig,
+    TopicConfigSerializeWrapper,
 };
 use mq_core::protocol::code::ResponseCode;
 use mq_core::protocol::command::Command;
 use mq_core::protocol::header::CreateTopicRequest;
 use mq_core::watermark::Watermark;
-use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use crate::broker::Broker;
@@ -65,14 +65,6 @@ struct Versions {
     groups: DataVersion,
 }
 
-/// subscriptionGroup.json.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct GroupTable {
-    subscription_group_table: BTreeMap<String, SubscriptionGroupConfig>,
-    data_version: DataVersion,
-}
-
 impl Catalog {
     pub(crate) fn open(
         disk: &Arc<dyn Disk>,
@@ -83,7 +75,7 @@ impl Catalog {
         let topic_file = TableFile::new(Arc::clone(disk), folder.join("topics.json"));
         let group_file = TableFile::new(Arc::clone(disk), folder.join("subscriptionGroup.json"));
         let topics: TopicConfigSerializeWrapper = topic_file.load()?.unwrap_or_default();
-        let groups: GroupTable = group_file.load()?.unwrap_or_default();
+        let groups: SubscriptionGroupWrapper = group_file.load()?.unwrap_or_default();
         let catalog = Self {
             topics: RwLock::new(shared(topics.topic_config_table)),
             groups: RwLock::new(shared(groups.subscription_group_table)),
@@ -105,10 +97,11 @@ impl Catalog {
     /// The topics that are on a fresh broker (protocol section 5.8). They need no file: they are made at every start.
     fn add_system_topics(&self, config: &BrokerConfig) {
         let template = config.default_topic_queue_nums;
+        let levels = i32::try_from(config.message_delay_level.levels_ms.len()).unwrap_or(i32::MAX);
         let all = perm::READ | perm::WRITE;
         let mut topics = vec![
             topic_config(names::SELF_TEST_TOPIC, 1, all),
-            topic_config(names::SCHEDULE_TOPIC, config.message_delay_level.len(), all),
+            topic_config(names::SCHEDULE_TOPIC, levels, all),
             topic_config(&config.broker_name, 1, all | perm::INHERIT),
             topic_config(&config.broker_cluster_name, 16, all | perm::INHERIT),
         ];
@@ -163,8 +156,7 @@ impl Catalog {
 
     /// The group's settings, made with defaults if that is allowed.
     pub(crate) fn group(&self, group: &str) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
-        let found =
-            self.groups.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned();
+        let found = self.groups.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned();
         if let Some(found) = found {
             return Ok(found);
         }
@@ -172,7 +164,9 @@ impl Catalog {
         if !self.create_groups {
             return Err(Refusal::new(
                 ResponseCode::SubscriptionGroupNotExist,
-                format!("subscription group not exist, {group}: create it, or set autoCreateSubscriptionGroup=true"),
+                format!(
+                    "subscription group not exist, {group}: create it, or set autoCreateSubscriptionGroup=true"
+                ),
             ));
         }
         self.add_group(group)
@@ -204,7 +198,9 @@ impl Catalog {
         {
             let mut table = self.topics.write().unwrap_or_else(PoisonError::into_inner);
             if table.len() >= NAMES_MAX {
-                return Err(illegal(format!("this broker holds {NAMES_MAX} topics: no more are made")));
+                return Err(illegal(format!(
+                    "this broker holds {NAMES_MAX} topics: no more are made"
+                )));
             }
             table.insert(topic.topic_name.clone(), Arc::clone(&topic));
         }
@@ -221,7 +217,10 @@ impl Catalog {
 
     fn add_group(&self, group: &str) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
         let mut versions = self.versions();
-        let settings = Arc::new(SubscriptionGroupConfig::named(group));
+        let settings = Arc::new(SubscriptionGroupConfig {
+            group_name: group.to_owned(),
+            ..SubscriptionGroupConfig::default()
+        });
         let mut table = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         if table.len() >= NAMES_MAX {
             return Err(illegal(format!("this broker holds {NAMES_MAX} groups: no more are made")));
@@ -232,7 +231,8 @@ impl Catalog {
         drop(table);
         self.touch(&mut versions.groups);
         let data_version = versions.groups.clone();
-        self.group_file.save(&GroupTable { subscription_group_table, data_version })?;
+        self.group_file
+            .save(&SubscriptionGroupWrapper { subscription_group_table, data_version })?;
         info!(group, "consumer group created");
         Ok(settings)
     }

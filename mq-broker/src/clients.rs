@@ -13,13 +13,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use mq_core::clock::Clock;
 use mq_core::names;
 use mq_core::protocol::body::{
-    CheckClientBody, ConsumerData, ConsumerIdList, HeartbeatData, SubscriptionData,
+    CheckClientRequest, ConsumerData, ConsumerIdList, HeartbeatData, SubscriptionData, from_json,
+    to_json,
 };
 use mq_core::protocol::code::{RequestCode, ResponseCode};
 use mq_core::protocol::command::Command;
-use mq_core::protocol::header::{
-    ConsumerListRequest, NotifyConsumerIdsChangedRequest, UnregisterClientRequest,
-};
+use mq_core::protocol::header::{ConsumerGroupRequest, UnregisterClientRequest};
 use mq_core::server::Peer;
 use tracing::{info, warn};
 
@@ -56,7 +55,6 @@ struct ConsumerGroup {
     members: HashMap<u64, Member>,
     /// Topic to its subscription: the last heartbeat's set, as every member must hold the same.
     subscriptions: HashMap<String, Arc<Subscription>>,
-    broadcasting: bool,
 }
 
 /// What a group wants of one topic.
@@ -73,7 +71,11 @@ impl Clients {
     }
 
     /// The group's subscription to `topic`; `None` inside when the group is there but does not subscribe it.
-    pub(crate) fn subscription(&self, group: &str, topic: &str) -> Option<Option<Arc<Subscription>>> {
+    pub(crate) fn subscription(
+        &self,
+        group: &str,
+        topic: &str,
+    ) -> Option<Option<Arc<Subscription>>> {
         let groups = self.read();
         let group = groups.consumers.get(group)?;
         Some(group.subscriptions.get(topic).cloned())
@@ -121,7 +123,6 @@ impl Clients {
         let member = self.member(peer, client_id);
         let mut groups = self.write();
         let group = groups.consumers.entry(data.group_name.clone()).or_default();
-        group.broadcasting = data.message_model == "BROADCASTING";
         let joined = group.members.insert(peer.id, member).is_none();
         let moved = group.subscribe(&data.group_name, subscriptions);
         if joined || moved {
@@ -180,7 +181,10 @@ impl ConsumerGroup {
             let Some(old) = self.subscriptions.get(topic) else { continue };
             if old.expression != subscription.expression {
                 warn!(
-                    group, topic, was = old.expression, is = subscription.expression,
+                    group,
+                    topic,
+                    was = old.expression,
+                    is = subscription.expression,
                     "members of one group subscribe differently, messages will be missed: \
                      give one of them a group of its own"
                 );
@@ -197,7 +201,7 @@ impl ConsumerGroup {
     fn notify(&self, group: &str) {
         let notice = Command::with(
             RequestCode::NotifyConsumerIdsChanged,
-            &NotifyConsumerIdsChangedRequest { consumer_group: group },
+            &ConsumerGroupRequest { consumer_group: group },
         );
         for member in self.members.values() {
             member.peer.notify(notice.clone());
@@ -224,7 +228,7 @@ fn compile(
 
 /// 34: registers all groups of a client on this connection.
 pub(crate) fn heartbeat(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled {
-    let data: HeartbeatData = read_body(request, "heartbeat")?;
+    let data: HeartbeatData = from_json(&request.body)?;
     for consumer in &data.consumer_data_set {
         names::check_group(&consumer.group_name)
             .map_err(|remark| Refusal::new(ResponseCode::SystemError, remark))?;
@@ -247,35 +251,21 @@ pub(crate) fn unregister(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Comma
 
 /// 38: the client ids that share a group's queues.
 pub(crate) fn consumer_list(broker: &Arc<Broker>, request: &Command) -> Handled {
-    let header: ConsumerListRequest<'_> = request.decode_header()?;
+    let header: ConsumerGroupRequest<'_> = request.decode_header()?;
     let group = header.consumer_group;
     let consumer_id_list = broker.clients.client_ids(group);
     if consumer_id_list.is_empty() {
         let remark = format!("no consumer for this group, {group}");
         return Err(Refusal::new(ResponseCode::SystemError, remark));
     }
-    let body = write_body(&ConsumerIdList { consumer_id_list })?;
+    let body = to_json(&ConsumerIdList { consumer_id_list });
     Ok(Answer::Now(Command::success(request).body(body)))
 }
 
 /// 46: can the broker evaluate this subscription?
 pub(crate) fn check_config(request: &Command) -> Handled {
-    let body: CheckClientBody = read_body(request, "client configuration")?;
+    let body: CheckClientRequest = from_json(&request.body)?;
     Filter::of(&body.subscription_data)
         .map_err(|remark| Refusal::new(ResponseCode::SubscriptionParseFailed, remark))?;
     Ok(Answer::Now(Command::success(request)))
-}
-
-pub(crate) fn read_body<T: serde::de::DeserializeOwned>(
-    request: &Command,
-    what: &str,
-) -> Result<T, Refusal> {
-    mq_core::protocol::body::parse(&request.body).map_err(|error| {
-        Refusal::new(ResponseCode::SystemError, format!("the {what} is not readable: {error}"))
-    })
-}
-
-pub(crate) fn write_body(body: &impl serde::Serialize) -> Result<Vec<u8>, Refusal> {
-    serde_json::to_vec(body)
-        .map_err(|error| Refusal::new(ResponseCode::SystemError, error.to_string()))
 }

@@ -5,15 +5,14 @@
 //! before the level's progress moves past it, so that a crash repeats it and never loses it; a delivered message no longer
 //! carries DELAY, or it would be diverted for ever.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use mq_core::names;
 use mq_core::properties::{Properties, key};
+use mq_core::protocol::body::DelayOffsets;
 use mq_core::protocol::record::{NewRecord, Record, Verify};
-use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::broker::Broker;
@@ -39,13 +38,6 @@ struct Level {
     next: AtomicI64,
 }
 
-/// delayOffset.json: level to its next offset.
-#[derive(Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Progress {
-    offset_table: BTreeMap<i32, i64>,
-}
-
 impl Delay {
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
@@ -53,7 +45,7 @@ impl Delay {
         delays_ms: &[i64],
     ) -> Result<Self, StoreError> {
         let file = TableFile::new(disk, path);
-        let stored: Progress = file.load()?.unwrap_or_default();
+        let stored: DelayOffsets = file.load()?.unwrap_or_default();
         let levels = (1..)
             .zip(delays_ms)
             .map(|(level, delay_ms)| Level {
@@ -75,12 +67,12 @@ impl Delay {
     }
 
     /// How far every level is.
-    pub(crate) fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> DelayOffsets {
         let next = self.levels.iter().map(|level| level.next.load(Ordering::Acquire));
-        Progress { offset_table: (1..).zip(next).collect() }
+        DelayOffsets { offset_table: (1..).zip(next).collect(), ..DelayOffsets::default() }
     }
 
-    pub(crate) fn save(&self, progress: &Progress) -> Result<(), StoreError> {
+    pub(crate) fn save(&self, progress: &DelayOffsets) -> Result<(), StoreError> {
         self.file.save(progress)
     }
 
@@ -140,7 +132,11 @@ async fn due(
 /// Appends the messages to their real topics. Gives how many entries are done with.
 fn redeliver(broker: &Broker, due: &[Entry]) -> Result<i64, StoreError> {
     for entry in due {
-        match broker.store.log.read_entry(entry) {
+        let Ok(at) = u64::try_from(entry.physical_offset) else { continue };
+        if entry.is_hole() {
+            continue;
+        }
+        match broker.store.log.read_record_at(at) {
             Ok(bytes) => put_back(broker, &bytes)?,
             Err(StoreError::Corrupt { file, at, what }) => {
                 warn!(?file, at, what, "a delayed message is damaged and cannot be delivered");
@@ -163,11 +159,7 @@ fn put_back(broker: &Broker, bytes: &[u8]) -> Result<(), StoreError> {
     let topic = properties.get(key::REAL_TOPIC).unwrap_or(record.topic).to_owned();
     let queue_id = properties.get(key::REAL_QID).and_then(|id| id.parse().ok()).unwrap_or(0);
     properties.remove(key::DELAY);
-    let copy = NewRecord {
-        topic: &topic,
-        queue_id,
-        properties: properties.as_str(),
-        ..NewRecord::copy_of(&record)
-    };
+    let copy =
+        NewRecord { topic: &topic, queue_id, properties: properties.as_str(), ..record.copy() };
     broker.store.log.append(&[copy]).map(drop)
 }

@@ -43,6 +43,9 @@ impl Service for Broker {
 
     fn closed(this: &Arc<Self>, peer: &Arc<Peer>) {
         this.clients.forget(peer);
+        if let Some(name_server) = &this.name_server {
+            name_server.peer_closed(peer);
+        }
     }
 }
 
@@ -61,7 +64,7 @@ fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled 
         RequestCode::SearchOffsetByTimestamp => query::search_offset(broker, request),
         RequestCode::GetMaxOffset => query::max_offset(broker, request),
         RequestCode::GetMinOffset => query::min_offset(broker, request),
-        RequestCode::GetEarliestMsgStoreTime => query::earliest_store_time(broker, request),
+        RequestCode::GetEarliestMsgStoretime => query::earliest_store_time(broker, request),
         RequestCode::ViewMessageById => query::view_message(broker, request),
         RequestCode::QueryMessage => query::query_message(broker, request),
         RequestCode::HeartBeat => clients::heartbeat(broker, peer, request),
@@ -70,7 +73,10 @@ fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled 
         RequestCode::CheckClientConfig => clients::check_config(request),
         RequestCode::ConsumerSendMsgBack => retry::handle(broker, request),
         RequestCode::UpdateAndCreateTopic => crate::catalog::create_topic(broker, request),
-        code => broker.name_server_answer(peer, request).ok_or(Refusal::unsupported(code.code())),
+        code => match broker.name_server_answer(peer, request) {
+            Some(answer) => Ok(Answer::Now(answer)),
+            None => Err(Refusal::unsupported(code.code())),
+        },
     }
 }
 

@@ -76,6 +76,16 @@ impl Embedded {
     }
 }
 
+impl Drop for Embedded {
+    /// An application that did not stop it: threads end by themselves, the next start recovers.
+    fn drop(&mut self) {
+        if let Some((runtime, running)) = self.state().take() {
+            running.broker().stopping.advance(1);
+            runtime.shutdown_background();
+        }
+    }
+}
+
 #[async_trait]
 impl EmbeddedBroker for Embedded {
     fn connect(&self) -> LocalLink {

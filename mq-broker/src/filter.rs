@@ -23,7 +23,7 @@ impl Filter {
     /// # Errors
     /// A sentence on what this broker cannot evaluate.
     pub(crate) fn of(data: &SubscriptionData) -> Result<Self, String> {
-        Self::parse(&data.sub_string, data.expression_type.as_deref())
+        Self::parse(&data.sub_string, Some(&data.expression_type))
     }
 
     /// Compiles `a || b`, `*` or nothing.
@@ -54,7 +54,10 @@ impl Filter {
     }
 
     /// May a message with this consume queue tags code be wanted?
-    #[expect(clippy::cast_possible_truncation, reason = "the match compares 32 bits, protocol 9.26")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the match compares 32 bits, protocol 9.26"
+    )]
     pub(crate) fn wants(&self, tags_code: i64) -> bool {
         match self {
             Self::All => true,

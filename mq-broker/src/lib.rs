@@ -1,7 +1,33 @@
-//! Name server, broker and store. The map of the crate; nothing is defined here.
+//! Name server, broker and store of common-mq. The map of the crate; nothing is defined here.
+//!
+//! A request travels `mq_core::server` -> `dispatch` -> its verb (`send`, `pull`, ...) -> `store`.
+//! What runs beside the requests is started in `broker`.
 #![forbid(unsafe_code)]
 
 pub mod config;
 pub mod java_properties;
+
+pub mod broker;
+pub mod embedded;
+
+mod dispatch;
+mod refusal;
+
+mod catalog;
+mod clients;
+mod delay;
+mod filter;
+mod offsets;
+mod pull;
+mod query;
+mod retry;
+mod send;
+
+pub mod namesrv;
+mod registration;
 pub mod routes;
+
 pub mod store;
+
+pub use broker::{Broker, RunningBroker};
+pub use embedded::start_embedded;

@@ -35,6 +35,9 @@ use crate::routes::{
 /// Namespace of the values that give topics a queue order.
 const ORDER_NAMESPACE: &str = "ORDER_TOPIC_CONFIG";
 
+/// Stands for the host at which a client reached this process.
+pub(crate) const REACHED_HOST: &str = "reached";
+
 /// Pairs of all namespaces together.
 const MAX_PAIRS: usize = 10_000;
 
@@ -93,8 +96,8 @@ impl NameServer {
             RequestCode::DeleteKvConfig => self.delete_pair(request),
             RequestCode::RegisterBroker => self.register(origin, request),
             RequestCode::UnregisterBroker => self.unregister(origin, request),
-            RequestCode::GetRouteinfoByTopic => self.route(request),
-            RequestCode::GetBrokerClusterInfo => Ok(self.cluster_info(request)),
+            RequestCode::GetRouteinfoByTopic => self.route(peer, request),
+            RequestCode::GetBrokerClusterInfo => Ok(self.cluster_info(peer, request)),
             RequestCode::WipeWritePermOfBroker => self.wipe_write_permission(request),
             RequestCode::AddWritePermOfBroker => self.add_write_permission(request),
             RequestCode::GetAllTopicListFromNameserver => self.all_topics(request),
@@ -234,7 +237,7 @@ impl NameServer {
         Ok(Command::success(request))
     }
 
-    fn route(&self, request: &Command) -> Handled {
+    fn route(&self, peer: &Peer, request: &Command) -> Handled {
         let RouteInfoRequest { topic, .. } = request.decode_header()?;
         let Some(route) = self.routes().route(topic) else {
             return Err(Refusal::new(
@@ -246,7 +249,7 @@ impl NameServer {
                 ),
             ));
         };
-        let mut route = route_data(route);
+        let mut route = route_data(peer, route);
         if self.config.order_message_enable {
             let orders = self.pairs();
             route.order_topic_conf =
@@ -255,13 +258,13 @@ impl NameServer {
         Ok(Command::success(request).body(to_json(&route)))
     }
 
-    fn cluster_info(&self, request: &Command) -> Command {
+    fn cluster_info(&self, peer: &Peer, request: &Command) -> Command {
         let mut info = ClusterInfo::default();
         for broker in self.routes().brokers() {
             let name = broker.broker_name.to_string();
             let cluster = broker.cluster.to_string();
             info.cluster_addr_table.entry(cluster).or_default().insert(name.clone());
-            info.broker_addr_table.insert(name, broker_data(broker));
+            info.broker_addr_table.insert(name, broker_data(peer, broker));
         }
         Command::success(request).body(to_json(&info))
     }
@@ -433,7 +436,7 @@ fn queues(topics: &TopicConfigSerializeWrapper) -> Vec<(String, Queues)> {
     topics.collect()
 }
 
-fn route_data(route: Route) -> TopicRouteData {
+fn route_data(peer: &Peer, route: Route) -> TopicRouteData {
     let queues = route.queues.into_iter().map(|(broker_name, queues)| QueueData {
         broker_name: broker_name.to_string(),
         read_queue_nums: queues.read,
@@ -444,16 +447,25 @@ fn route_data(route: Route) -> TopicRouteData {
     });
     TopicRouteData {
         queue_datas: queues.collect(),
-        broker_datas: route.brokers.into_iter().map(broker_data).collect(),
+        broker_datas: route.brokers.into_iter().map(|broker| broker_data(peer, broker)).collect(),
         ..TopicRouteData::default()
     }
 }
 
-fn broker_data(broker: BrokerMembers) -> BrokerData {
+fn broker_data(peer: &Peer, broker: BrokerMembers) -> BrokerData {
+    let addresses = broker.addresses.into_iter();
     BrokerData {
         cluster: broker.cluster.to_string(),
         broker_name: broker.broker_name.to_string(),
-        broker_addrs: broker.addresses,
+        broker_addrs: addresses.map(|(id, address)| (id, address_for(peer, address))).collect(),
+    }
+}
+
+/// The broker of this process that was told no address of its own is where the asker reached it.
+fn address_for(peer: &Peer, address: String) -> String {
+    match address.strip_prefix(REACHED_HOST) {
+        Some(port) => format!("{}{port}", peer.local.ip()),
+        None => address,
     }
 }
 

@@ -9,19 +9,18 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use mq_core::protocol::code::ResponseCode;
-use mq_core::protocol::command::Command;
-use mq_core::protocol::header::{
-    OffsetResponse, QueryConsumerOffsetRequest, UpdateConsumerOffsetRequest,
-};
-use serde::{Deserialize, Serialize};
-
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Handled};
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::disk::Disk;
 use crate::store::table_file::TableFile;
+use mq_core::protocol::body::ConsumerOffsets;
+use mq_core::protocol::code::ResponseCode;
+use mq_core::protocol::command::Command;
+use mq_core::protocol::header::{
+    OffsetResponse, QueryConsumerOffsetRequest, UpdateConsumerOffsetRequest,
+};
 
 /// Queue id to the next offset.
 type Queues = BTreeMap<i32, i64>;
@@ -38,17 +37,10 @@ pub(crate) struct Offsets {
     file: TableFile,
 }
 
-/// consumerOffset.json; the key is `topic@group`.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Snapshot {
-    offset_table: BTreeMap<String, Queues>,
-}
-
 impl Offsets {
     pub(crate) fn open(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self, StoreError> {
         let file = TableFile::new(disk, path);
-        let snapshot: Snapshot = file.load()?.unwrap_or_default();
+        let snapshot: ConsumerOffsets = file.load()?.unwrap_or_default();
         let mut table: HashMap<String, HashMap<String, Queues>> = HashMap::new();
         for (key, queues) in snapshot.offset_table {
             if let Some((topic, group)) = key.split_once('@') {
@@ -95,7 +87,8 @@ impl Offsets {
         self.file.save(&snapshot).inspect_err(|_| self.changed.store(true, Ordering::Relaxed))
     }
 
-    fn snapshot(&self) -> Snapshot {
+    /// As consumerOffset.json has it: by `topic@group`.
+    fn snapshot(&self) -> ConsumerOffsets {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let mut offset_table = BTreeMap::new();
         for (group, topics) in table.iter() {
@@ -103,7 +96,7 @@ impl Offsets {
                 offset_table.insert(format!("{topic}@{group}"), queues.clone());
             }
         }
-        Snapshot { offset_table }
+        ConsumerOffsets { offset_table, ..ConsumerOffsets::default() }
     }
 }
 
@@ -111,8 +104,7 @@ impl Offsets {
 /// at 0, otherwise the client decides by its own rule.
 pub(crate) fn query(broker: &Arc<Broker>, request: &Command) -> Handled {
     let header: QueryConsumerOffsetRequest<'_> = request.decode_header()?;
-    let committed =
-        broker.offsets.committed(header.consumer_group, header.topic, header.queue_id);
+    let committed = broker.offsets.committed(header.consumer_group, header.topic, header.queue_id);
     let offset = committed.or_else(|| first_offset(broker, &header));
     let Some(offset) = offset else {
         return Err(Refusal::new(

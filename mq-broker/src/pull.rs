@@ -149,7 +149,7 @@ impl Pull {
             };
             match self.read(self.offset) {
                 Err(error) => return Refusal::from(error).answer(&request),
-                Ok(found) if found.code == ResponseCode::PullFound => {
+                Ok(found) if found.code == ResponseCode::Success => {
                     return self.answer(&request, found);
                 }
                 // The time is up or the broker stops: say what there is.
@@ -175,7 +175,7 @@ impl Pull {
             }
             for entry in entries {
                 let size = usize::try_from(entry.size).unwrap_or(0);
-                if self.filter.wants(entry.tags_code) {
+                if !entry.is_hole() && self.filter.wants(entry.tags_code) {
                     let full = wanted.len() == self.count || bytes + size > ANSWER_BYTES_MAX;
                     if full && !wanted.is_empty() {
                         break 'scan;
@@ -188,7 +188,7 @@ impl Pull {
             }
         }
         let code = match (wanted.is_empty(), next > offset) {
-            (false, _) => ResponseCode::PullFound,
+            (false, _) => ResponseCode::Success,
             (true, true) => ResponseCode::PullRetryImmediately,
             (true, false) => ResponseCode::PullNotFound,
         };

@@ -45,10 +45,8 @@ pub(crate) fn min_offset(broker: &Arc<Broker>, request: &Command) -> Handled {
 pub(crate) fn earliest_store_time(broker: &Arc<Broker>, request: &Command) -> Handled {
     let header: QueueRequest<'_> = request.decode_header()?;
     let mut timestamp = -1;
-    if let Some(queue) = queue(broker, header.topic, header.queue_id)
-        && queue.min_offset() < queue.max_offset()
-    {
-        timestamp = broker.store.store_time(&queue, queue.min_offset())?;
+    if let Some(queue) = queue(broker, header.topic, header.queue_id) {
+        timestamp = queue.earliest_time(&broker.store.log)?.unwrap_or(-1);
     }
     Ok(Answer::Now(Command::success(request).header(&TimestampResponse { timestamp })))
 }
@@ -59,23 +57,14 @@ pub(crate) fn search_offset(broker: &Arc<Broker>, request: &Command) -> Handled 
     let header: SearchOffsetRequest<'_> = request.decode_header()?;
     let mut offset = 0;
     if let Some(queue) = queue(broker, header.topic, header.queue_id) {
-        let (mut low, mut high) = (queue.min_offset(), queue.max_offset());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if broker.store.store_time(&queue, middle)? < header.timestamp {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        offset = low;
+        offset = queue.search_time(&broker.store.log, header.timestamp)?;
     }
     Ok(Answer::Now(Command::success(request).header(&OffsetResponse { offset })))
 }
 
 /// 33: one record by its place in the log.
 pub(crate) fn view_message(broker: &Arc<Broker>, request: &Command) -> Handled {
-    let header: ViewMessageRequest = request.decode_header()?;
+    let header: ViewMessageRequest<'_> = request.decode_header()?;
     let found = u64::try_from(header.offset).ok().map(|at| broker.store.log.read_record_at(at));
     match found {
         Some(Ok(record)) => Ok(Answer::Now(Command::success(request).body(record))),
@@ -89,7 +78,7 @@ pub(crate) fn view_message(broker: &Arc<Broker>, request: &Command) -> Handled {
 /// 12: records by key, newest first. Hashes may collide: the client compares the keys.
 pub(crate) fn query_message(broker: &Arc<Broker>, request: &Command) -> Handled {
     let header: QueryMessageRequest<'_> = request.decode_header()?;
-    let count = match header.unique_key_query {
+    let count = match header.unique_key {
         Some(true) => UNIQUE_QUERY_MAX,
         _ => usize::try_from(header.max_num).unwrap_or(0).min(QUERY_MAX),
     };

@@ -3,8 +3,8 @@
 //!
 //! Invariant: a refusal becomes a response in `dispatch` only, and its remark names the thing and the mend.
 
-use mq_core::protocol::code::ResponseCode;
-use mq_core::protocol::command::{Command, HeaderError};
+use mq_core::protocol::body::BodyError;
+use mq_core::protocol::{Command, HeaderError, ResponseCode};
 
 use crate::store::StoreError;
 
@@ -39,10 +39,16 @@ impl From<HeaderError> for Refusal {
     }
 }
 
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        Self::new(ResponseCode::SystemError, error.to_string())
+    }
+}
+
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         let code = match &error {
-            StoreError::Full { .. } | StoreError::Poisoned(_) => ResponseCode::ServiceNotAvailable,
+            StoreError::Full | StoreError::Poisoned(_) => ResponseCode::ServiceNotAvailable,
             StoreError::Illegal(_) => ResponseCode::MessageIllegal,
             _ => ResponseCode::SystemError,
         };

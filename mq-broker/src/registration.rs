@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
+use crate::namesrv::REACHED_HOST;
 use crate::routes::{MASTER_ID, MemberId};
 
 /// Rest after a registration that failed.
@@ -50,23 +51,28 @@ impl Broker {
     pub(crate) fn name_server_answer(&self, peer: &Peer, request: &Command) -> Option<Command> {
         let name_server = self.name_server.as_ref()?;
         name_server.learn(self.catalog.version.get(), || {
-            (self.member_id(), self.catalog.topics_for_registration())
+            let host = match self.config.broker_ip1.as_str() {
+                "" => REACHED_HOST,
+                told => told,
+            };
+            let id = member_id(&self.config, host, self.address);
+            (id, self.catalog.topics_for_registration())
         });
         name_server.handle(peer, request)
     }
 
     fn member_id(&self) -> MemberId {
-        member_id(&self.config, self.address)
+        member_id(&self.config, &self.config.advertised_host(), self.address)
     }
 }
 
-fn member_id(config: &BrokerConfig, address: Option<SocketAddr>) -> MemberId {
+fn member_id(config: &BrokerConfig, host: &str, address: Option<SocketAddr>) -> MemberId {
     let port = address.map_or(NO_PORT, |address| address.port());
     MemberId {
         cluster: config.broker_cluster_name.clone(),
         broker_name: config.broker_name.clone(),
         broker_id: MASTER_ID,
-        address: format!("{}:{port}", config.advertised_host()),
+        address: format!("{host}:{port}"),
     }
 }
 

@@ -9,7 +9,7 @@ use mq_core::names;
 use mq_core::properties::{Properties, key};
 use mq_core::protocol::code::ResponseCode;
 use mq_core::protocol::command::Command;
-use mq_core::protocol::header::SendBackRequest;
+use mq_core::protocol::header::ConsumerSendMsgBackRequest;
 use mq_core::protocol::record::{NewRecord, Record, Verify};
 
 use crate::broker::Broker;
@@ -42,7 +42,7 @@ fn next(asked_level: i32, attempts_done: i32, attempts_max: i32) -> Next {
 }
 
 pub(crate) fn handle(broker: &Arc<Broker>, request: &Command) -> Handled {
-    let header: SendBackRequest<'_> = request.decode_header()?;
+    let header: ConsumerSendMsgBackRequest<'_> = request.decode_header()?;
     let group = broker.catalog.group(header.group)?;
     if group.retry_queue_nums <= 0 {
         return Ok(Answer::Now(Command::success(request)));
@@ -108,7 +108,7 @@ fn put(
         queue_id: stored_queue,
         properties: properties.as_str(),
         reconsume_times: record.reconsume_times.saturating_add(1),
-        ..NewRecord::copy_of(record)
+        ..record.copy()
     };
     let appended = broker.store.log.append(&[copy])?;
     Ok(appended.last().map_or(0, |one| one.end()))

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use mq_core::properties::{self, Properties, key};
 use mq_core::protocol::code::{RequestCode, ResponseCode};
 use mq_core::protocol::command::Command;
 use mq_core::protocol::header::{SendRequest, SendResponse};
-use mq_core::protocol::record::{self, NewRecord, offset_msg_id};
+use mq_core::protocol::record::{self, NewRecord, RecordError, offset_msg_id, sys_flag};
 use mq_core::server::{Peer, Replies};
 use tokio::time::timeout;
 
@@ -31,13 +32,6 @@ use crate::store::commit_log::Appended;
 /// Messages in one batch.
 const BATCH_MAX: usize = 1_024;
 
-/// Bits of a message's sysFlag.
-mod flag {
-    pub(super) const TRANSACTION: i32 = 12;
-    /// Set by Java clients with an IPv6 address; this store keeps IPv4 hosts (protocol 3.1).
-    pub(super) const IPV6_HOSTS: i32 = 16 | 32;
-}
-
 /// A message that passed the checks, as it will be stored.
 struct Draft<'a> {
     request: &'a Command,
@@ -45,18 +39,22 @@ struct Draft<'a> {
     topic: Cow<'a, str>,
     queue_id: i32,
     reconsume_times: i32,
-    /// The message's own properties. Of a batch: empty, its items have theirs.
-    properties: Cow<'a, str>,
-    /// What is stored behind the properties of every message of this request.
-    tail: Cow<'a, str>,
     unique_key: Option<String>,
     waits: bool,
-    bodies: Bodies<'a>,
+    messages: Messages<'a>,
 }
 
-enum Bodies<'a> {
-    One(&'a [u8]),
-    Batch(Vec<record::BatchItem<'a>>),
+/// The messages of a request: one, or the items of a batch.
+enum Messages<'a> {
+    One(Item<'a>),
+    Batch(Vec<Item<'a>>),
+}
+
+struct Item<'a> {
+    flag: i32,
+    body: &'a [u8],
+    /// As they will be stored.
+    properties: String,
 }
 
 /// Stores all messages of a burst and answers them.
@@ -68,7 +66,7 @@ pub(crate) fn handle(
 ) {
     let mut drafts = Vec::with_capacity(requests.len());
     for request in requests {
-        match Draft::check(broker, request) {
+        match Draft::check(broker, peer, request) {
             Ok(draft) => drafts.push(draft),
             Err(refusal) => reply(request, Err(refusal), replies),
         }
@@ -88,22 +86,16 @@ pub(crate) fn handle(
     }
 }
 
-fn append(
-    broker: &Broker,
-    peer: &Peer,
-    drafts: &[Draft<'_>],
-) -> Result<Vec<Appended>, StoreError> {
-    let mut records = Vec::with_capacity(drafts.len());
-    for draft in drafts {
-        draft.records(broker, peer, &mut records);
-    }
+fn append(broker: &Broker, peer: &Peer, drafts: &[Draft<'_>]) -> Result<Vec<Appended>, StoreError> {
+    let host = broker.store_host(peer);
+    let records: Vec<_> = drafts.iter().flat_map(|draft| draft.records(peer, host)).collect();
     broker.store.log.append(&records)
 }
 
 impl<'a> Draft<'a> {
-    fn check(broker: &'a Broker, request: &'a Command) -> Result<Self, Refusal> {
+    fn check(broker: &Broker, peer: &Peer, request: &'a Command) -> Result<Self, Refusal> {
         let header = match request.request_code() {
-            RequestCode::SendMessage => SendRequest::read_v1(&request.fields)?,
+            RequestCode::SendMessage => request.decode_header::<SendRequest<'_>>()?,
             _ => SendRequest::read_v2(&request.fields)?,
         };
         check_size(broker, request)?;
@@ -113,32 +105,26 @@ impl<'a> Draft<'a> {
             draft.give_up_if_spent(broker)?;
         }
         draft.read_properties(broker);
+        // Here and not in the append: one illegal message must not take its burst with it.
+        for record in draft.records(peer, peer.local) {
+            let illegal = |error: RecordError| error.to_string();
+            record.check().map_err(|e| Refusal::new(ResponseCode::MessageIllegal, illegal(e)))?;
+        }
         Ok(draft)
     }
 
     fn new(
-        broker: &'a Broker,
+        broker: &Broker,
         request: &'a Command,
         header: SendRequest<'a>,
     ) -> Result<Self, Refusal> {
-        let own = header.properties.unwrap_or_default();
-        let is_batch = header.batch == Some(true)
-            || request.request_code() == RequestCode::SendBatchMessage;
-        let (properties, tail, bodies) = if is_batch {
-            let tail = properties::join(own, &broker.stamp);
-            ("", Cow::Owned(tail), Bodies::Batch(items(&header, request)?))
-        } else {
-            (own, Cow::Borrowed(broker.stamp.as_str()), Bodies::One(&request.body))
-        };
         Ok(Self {
             topic: Cow::Borrowed(header.topic),
             queue_id: header.queue_id,
             reconsume_times: header.reconsume_times.unwrap_or(0),
-            properties: Cow::Borrowed(properties),
-            tail,
             unique_key: None,
             waits: true,
-            bodies,
+            messages: Messages::of(broker, request, &header)?,
             request,
             header,
         })
@@ -151,7 +137,7 @@ impl<'a> Draft<'a> {
             let remark = format!("the topic[{}] is closed to senders", header.topic);
             return Err(Refusal::new(ResponseCode::NoPermission, remark));
         }
-        if header.sys_flag & flag::TRANSACTION != 0 {
+        if header.sys_flag & sys_flag::TRANSACTION_MASK != 0 {
             let remark = "this broker does not take transactional messages";
             return Err(Refusal::new(ResponseCode::NoPermission, remark));
         }
@@ -184,80 +170,59 @@ impl<'a> Draft<'a> {
             broker.catalog.ensure_topic(&topic, 1)?;
             self.topic = Cow::Owned(topic);
             self.queue_id = 0;
-            self.edit(|properties| properties.remove(key::DELAY));
+            self.messages.edit(|properties| properties.remove(key::DELAY));
         }
         Ok(())
     }
 
-    /// One pass over the properties: what they ask of the broker.
+    /// One pass over the properties: what they ask of the broker. A batch can only ask not to wait.
     fn read_properties(&mut self, broker: &Broker) {
-        let (mut delay_level, mut unique_key, mut waits) = (0, None, true);
-        let text = if self.properties.is_empty() { &self.tail } else { &self.properties };
-        for (name, value) in properties::pairs(text) {
+        let mut delay_level = 0;
+        for (name, value) in properties::pairs(self.header.properties.unwrap_or_default()) {
             match name {
-                key::UNIQ_KEY => unique_key = Some(value.to_owned()),
-                key::WAIT => waits = value != "false",
+                key::UNIQ_KEY => self.unique_key = Some(value.to_owned()),
+                key::WAIT => self.waits = value != "false",
                 key::DELAY => delay_level = value.parse().unwrap_or(0),
                 _ => {}
             }
         }
-        self.waits = waits;
-        self.unique_key = unique_key;
-        let Bodies::One(_) = self.bodies else { return };
+        if let Messages::Batch(_) = self.messages {
+            return;
+        }
         if self.unique_key.is_none() {
             let made = broker.unique_key();
-            self.edit(|properties| properties.set(key::UNIQ_KEY, &made));
+            self.messages.edit(|properties| properties.set(key::UNIQ_KEY, &made));
             self.unique_key = Some(made);
         }
-        if delay_level > 0 {
+        let spent = self.topic.starts_with(names::DLQ_PREFIX);
+        if delay_level > 0 && !spent {
             let level = broker.delay.level(delay_level);
-            let (topic, queue_id) = (self.topic.to_string(), self.queue_id);
-            self.edit(|properties| delay::divert(properties, &topic, queue_id));
+            let (topic, queue_id) = (&self.topic, self.queue_id);
+            self.messages.edit(|properties| delay::divert(properties, topic, queue_id));
             self.topic = Cow::Borrowed(names::SCHEDULE_TOPIC);
             self.queue_id = level - 1;
         }
     }
 
-    fn edit(&mut self, change: impl FnOnce(&mut Properties)) {
-        let mut properties = Properties::from_wire(self.properties.to_string());
-        change(&mut properties);
-        self.properties = Cow::Owned(properties.as_str().to_owned());
-    }
-
     /// The records that this request stores.
-    fn records<'s>(&'s self, broker: &Broker, peer: &Peer, out: &mut Vec<NewRecord<'s>>) {
-        let store_host = broker.store_host(peer);
-        let one = |flag, properties, body| NewRecord {
+    fn records(&self, peer: &Peer, store_host: SocketAddr) -> impl Iterator<Item = NewRecord<'_>> {
+        let born_host = peer.remote;
+        self.messages.items().iter().map(move |item| NewRecord {
             topic: &self.topic,
             queue_id: self.queue_id,
-            flag,
-            sys_flag: self.header.sys_flag & !flag::IPV6_HOSTS,
+            flag: item.flag,
+            sys_flag: self.header.sys_flag,
             born_timestamp_ms: self.header.born_timestamp,
-            born_host: peer.remote,
+            born_host,
             store_host,
             reconsume_times: self.reconsume_times,
             prepared_transaction_offset: 0,
-            body,
-            properties,
-            properties_tail: &self.tail,
-        };
-        match &self.bodies {
-            Bodies::One(body) => out.push(one(self.header.flag, &self.properties, body)),
-            Bodies::Batch(items) => {
-                out.extend(items.iter().map(|item| one(item.flag, item.properties, item.body)));
-            }
-        }
+            body: item.body,
+            properties: &item.properties,
+        })
     }
 
-    fn record_count(&self) -> usize {
-        match &self.bodies {
-            Bodies::One(_) => 1,
-            Bodies::Batch(items) => items.len(),
-        }
-    }
-
-    fn answer(&self, broker: &Broker, peer: &Peer, appended: &[Appended]) -> Command {
-        let host = broker.store_host(peer);
+    fn answer(&self, broker: &Broker, host: SocketAddr, appended: &[Appended]) -> Command {
         let mut ids = String::with_capacity(33 * appended.len());
         for one in appended {
             if !ids.is_empty() {
@@ -273,6 +238,7 @@ impl<'a> Draft<'a> {
             transaction_id: self.unique_key.as_deref(),
             region: Some(&broker.config.region_id),
             trace_on: Some(broker.config.trace_on),
+            ..SendResponse::default()
         })
     }
 }
@@ -288,22 +254,59 @@ fn check_size(broker: &Broker, request: &Command) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn items<'a>(
-    header: &SendRequest<'_>,
-    request: &'a Command,
-) -> Result<Vec<record::BatchItem<'a>>, Refusal> {
+impl<'a> Messages<'a> {
+    fn of(
+        broker: &Broker,
+        request: &'a Command,
+        header: &SendRequest<'a>,
+    ) -> Result<Self, Refusal> {
+        let shared = header.properties.unwrap_or_default();
+        let is_batch =
+            header.batch == Some(true) || request.request_code() == RequestCode::SendBatchMessage;
+        if !is_batch {
+            let properties = properties::join(shared, &broker.stamp);
+            let body = &request.body;
+            return Ok(Self::One(Item { flag: header.flag, body, properties }));
+        }
+        let shared = properties::join(shared, &broker.stamp);
+        let items = batch_items(header.topic, &request.body)?;
+        let items = items.into_iter().map(|item| Item {
+            flag: item.flag,
+            body: item.body,
+            properties: properties::join(item.properties, &shared),
+        });
+        Ok(Self::Batch(items.collect()))
+    }
+
+    fn items(&self) -> &[Item<'a>] {
+        match self {
+            Self::One(item) => std::slice::from_ref(item),
+            Self::Batch(items) => items,
+        }
+    }
+
+    /// Changes the properties of a single message.
+    fn edit(&mut self, change: impl FnOnce(&mut Properties)) {
+        if let Self::One(item) = self {
+            let mut properties = Properties::from_wire(std::mem::take(&mut item.properties));
+            change(&mut properties);
+            item.properties = properties.into_wire();
+        }
+    }
+}
+
+fn batch_items<'a>(topic: &str, body: &'a [u8]) -> Result<Vec<record::BatchItem<'a>>, Refusal> {
     let illegal = |remark: String| Refusal::new(ResponseCode::MessageIllegal, remark);
-    if header.topic.starts_with(names::RETRY_PREFIX) {
+    if topic.starts_with(names::RETRY_PREFIX) {
         return Err(illegal("a batch cannot go to a retry topic".to_owned()));
     }
-    let items = record::batch_items(&request.body).map_err(|error| illegal(error.to_string()))?;
-    if items.is_empty() || items.len() > BATCH_MAX {
-        return Err(illegal(format!(
-            "a batch has 1 to {BATCH_MAX} messages, this one has {}",
-            items.len()
-        )));
+    let items = record::batch_items(body).map_err(|error| illegal(error.to_string()))?;
+    match items.len() {
+        1..=BATCH_MAX => Ok(items),
+        count => {
+            Err(illegal(format!("a batch has 1 to {BATCH_MAX} messages, this one has {count}")))
+        }
     }
-    Ok(items)
 }
 
 /// A queue for a sender that leaves the choice to the broker. A fresh hasher's state is random.
@@ -321,16 +324,16 @@ fn answer(
     appended: &[Appended],
     replies: &mut Replies,
 ) {
-    let mut waiting = Vec::new();
-    let mut end = 0;
+    let host = broker.store_host(peer);
+    let (mut waiting, mut end) = (Vec::new(), 0);
     let mut rest = appended;
     for draft in drafts {
-        let Some((own, after)) = rest.split_at_checked(draft.record_count()) else { break };
+        let Some((own, after)) = rest.split_at_checked(draft.messages.items().len()) else { break };
         rest = after;
         if draft.request.is_oneway() {
             continue;
         }
-        let answer = draft.answer(broker, peer, own);
+        let answer = draft.answer(broker, host, own);
         if draft.waits && broker.config.flush_disk_type == FlushDiskType::Sync {
             end = own.last().map_or(end, Appended::end);
             waiting.push(answer);

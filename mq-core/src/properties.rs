@@ -109,6 +109,11 @@ impl Properties {
         &self.0
     }
 
+    /// The text, taken out.
+    pub fn into_wire(self) -> String {
+        self.0
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -206,6 +211,17 @@ pub fn push_pair(wire: &mut String, name: &str, value: &str) {
     wire.push(NAME_END);
     wire.push_str(value);
     wire.push(PAIR_END);
+}
+
+/// Two stored texts as one; a separator that is missing between them is added.
+pub fn join(first: &str, second: &str) -> String {
+    let mut joined = String::with_capacity(first.len() + second.len() + 1);
+    joined.push_str(first);
+    if !first.is_empty() && !first.ends_with(PAIR_END) {
+        joined.push(PAIR_END);
+    }
+    joined.push_str(second);
+    joined
 }
 
 /// A stored text without a name.

@@ -257,9 +257,14 @@ impl CommitLog {
 
     /// Readers see what is before it: under sync flush what no power cut takes back.
     pub fn readable(&self) -> u64 {
+        self.readable_mark().get()
+    }
+
+    /// The mark that [`Self::readable`] reads.
+    pub fn readable_mark(&self) -> &Watermark {
         match self.flush {
-            FlushMode::Sync => self.flushed.get(),
-            FlushMode::Async => self.appended.get(),
+            FlushMode::Sync => &self.flushed,
+            FlushMode::Async => &self.appended,
         }
     }
 

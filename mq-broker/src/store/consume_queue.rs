@@ -230,6 +230,12 @@ impl ConsumeQueue {
         Ok(low)
     }
 
+    /// When the first message that is still there was stored; `None` when there is none.
+    pub fn earliest_time(&self, log: &CommitLog) -> Result<Option<i64>, StoreError> {
+        let first = self.stored_at_or_behind(log, self.min_offset(), self.max_offset())?;
+        Ok(first.map(|(_, stored_ms)| stored_ms))
+    }
+
     /// The first message of `from..to` that can be read, and when it was stored.
     fn stored_at_or_behind(
         &self,

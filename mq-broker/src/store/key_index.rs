@@ -314,7 +314,8 @@ impl Found {
 
     /// Takes a match unless it was seen, or its time, known to within `grain_ms`, does not fit.
     fn offer(&mut self, offset: u64, stored_ms: i64, grain_ms: i64) {
-        let in_time = stored_ms.saturating_add(grain_ms) >= self.begin_ms && stored_ms <= self.end_ms;
+        let in_time =
+            stored_ms.saturating_add(grain_ms) >= self.begin_ms && stored_ms <= self.end_ms;
         let seen = self.offsets.last().is_some_and(|last| *last <= offset);
         if in_time && !seen && !self.is_full() {
             self.offsets.push(offset);
@@ -371,12 +372,7 @@ struct IndexFile {
 }
 
 impl IndexFile {
-    fn create(
-        disk: &dyn Disk,
-        dir: &Path,
-        path: PathBuf,
-        shape: Shape,
-    ) -> io::Result<IndexFile> {
+    fn create(disk: &dyn Disk, dir: &Path, path: PathBuf, shape: Shape) -> io::Result<IndexFile> {
         make_dir(disk, dir)?;
         let file = disk.open(&path, OpenMode::Create)?;
         file.set_len(shape.file_bytes())?;

@@ -107,7 +107,8 @@ impl MarkFile {
         let mut blank = true;
         for at in [0, SLOT_BYTES] {
             let mut bytes = [0; ENCODED];
-            let _short = file.read_at(&mut bytes, at).map_err(|error| none.failed("read", error))?;
+            let _short =
+                file.read_at(&mut bytes, at).map_err(|error| none.failed("read", error))?;
             blank &= bytes == [0; ENCODED];
             slots.extend(Mark::from_bytes(&bytes));
         }
@@ -118,7 +119,7 @@ impl MarkFile {
                 .into();
             return Err(StoreError::Corrupt { file: none.path, at: 0, what });
         }
-        let (generation, last) = newest.map_or((0, None), |(gen, mark)| (gen, Some(mark)));
+        let (generation, last) = newest.map_or((0, None), |(number, mark)| (number, Some(mark)));
         Ok(Self { generation, last, file: Some(file), ..none })
     }
 
@@ -196,7 +197,14 @@ mod tests {
     use crate::store::sim_disk::SimDisk;
 
     fn mark(n: u64) -> Mark {
-        Mark { synced: n, indexed: n / 2, entries: 3, start: 0, store_timestamp_ms: -1, segment_bytes: 9 }
+        Mark {
+            synced: n,
+            indexed: n / 2,
+            entries: 3,
+            start: 0,
+            store_timestamp_ms: -1,
+            segment_bytes: 9,
+        }
     }
 
     fn file() -> PathBuf {

@@ -159,7 +159,9 @@ impl StoreOptions {
         let illegal = |what: String| Err(StoreError::Illegal(what));
         if !(4096..=1 << 30).contains(&self.segment_bytes) {
             let bytes = self.segment_bytes;
-            return illegal(format!("mappedFileSizeCommitLog {bytes}: 4096 to 1073741824 is possible"));
+            return illegal(format!(
+                "mappedFileSizeCommitLog {bytes}: 4096 to 1073741824 is possible"
+            ));
         }
         if self.queue_file_bytes == 0 || self.queue_file_bytes % 20 != 0 {
             let bytes = self.queue_file_bytes;

@@ -432,7 +432,9 @@ fn believed(
         return Err(StoreError::Illegal(what));
     }
     if checkpoint.store_timestamp_ms > mark.store_timestamp_ms {
-        warn!("another broker has written to this store; how far it synced is taken from its checkpoint");
+        warn!(
+            "another broker has written to this store; how far it synced is taken from its checkpoint"
+        );
         return Ok(None);
     }
     Ok(Some(mark))
@@ -481,7 +483,9 @@ fn find_segments(
             continue;
         }
         // Made, and the crash came before its room was: nothing was ever appended to it.
-        if newest.as_deref() != Some(&name) || base < mark.map_or(0, |mark| mark.synced) || len > size
+        if newest.as_deref() != Some(&name)
+            || base < mark.map_or(0, |mark| mark.synced)
+            || len > size
         {
             let what = format!("it has {len} bytes, and mappedFileSizeCommitLog is {size}");
             return Err(StoreError::Corrupt { file: segment.path.clone(), at: base, what });
@@ -552,9 +556,7 @@ impl QueueFilesFound<'_> {
 
     fn open(&self, base: u64) -> Result<Arc<dyn DiskFile>, StoreError> {
         let path = self.dir.join(file_name(base));
-        self.disk
-            .open(&path, OpenMode::Read)
-            .map_err(|error| StoreError::io(&path, "open", error))
+        self.disk.open(&path, OpenMode::Read).map_err(|error| StoreError::io(&path, "open", error))
     }
 
     fn entry(&self, offset: i64) -> Result<Entry, StoreError> {
@@ -765,8 +767,9 @@ fn is_at(record: &Record<'_>, at: u64) -> bool {
 /// Where in the bytes a record may start: its magic stands four bytes behind.
 fn places_of_magic(bytes: &[u8]) -> impl Iterator<Item = u64> {
     let [v1, v2] = [MAGIC_V1.to_be_bytes(), MAGIC_V2.to_be_bytes()];
-    let found = bytes.windows(8).enumerate().filter(move |(_, window)| {
-        window.get(4..).is_some_and(|magic| magic == v1 || magic == v2)
-    });
+    let found = bytes
+        .windows(8)
+        .enumerate()
+        .filter(move |(_, window)| window.get(4..).is_some_and(|magic| magic == v1 || magic == v2));
     found.map(|(place, _)| place as u64)
 }

@@ -9,13 +9,39 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use mq_core::protocol::body::from_json;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
 use super::StoreError;
 use super::disk::{Disk, OpenMode, parent_of, read_exact_at};
+
+/// Where a table is kept.
+#[derive(Debug)]
+pub struct TableFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl TableFile {
+    /// The table at `path`.
+    pub fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
+        Self { disk, path }
+    }
+
+    /// Reads a body of RocketMQ's; `None` when it was never saved. Java writes numbers as keys.
+    pub fn load<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
+        load_with(&*self.disk, &self.path, |bytes| from_json(bytes).map_err(|e| e.to_string()))
+    }
+
+    /// Saves the table; when this returns, it is durable.
+    pub fn save<T: Serialize>(&self, table: &T) -> Result<(), StoreError> {
+        save(&*self.disk, &self.path, table)
+    }
+}
 
 /// A table bigger than this is not one of ours.
 const LIMIT_BYTES: u64 = 1 << 30;

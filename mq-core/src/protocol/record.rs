@@ -292,6 +292,23 @@ impl<'a> Record<'a> {
         Ok((record, size))
     }
 
+    /// The message, to be stored once more.
+    pub fn copy(&self) -> NewRecord<'a> {
+        NewRecord {
+            topic: self.topic,
+            queue_id: self.queue_id,
+            flag: self.flag,
+            sys_flag: self.sys_flag,
+            born_timestamp_ms: self.born_timestamp_ms,
+            born_host: self.born_host,
+            store_host: self.store_host,
+            reconsume_times: self.reconsume_times,
+            prepared_transaction_offset: self.prepared_transaction_offset,
+            body: self.body,
+            properties: self.properties,
+        }
+    }
+
     /// The id that says where the message is stored.
     pub fn offset_msg_id(&self) -> String {
         offset_msg_id(self.store_host, self.physical_offset)
