@@ -16,6 +16,8 @@ pub mod embedded;
 pub mod remote;
 pub mod server;
 
+pub mod client;
+
 pub mod clock;
 pub mod watermark;
 

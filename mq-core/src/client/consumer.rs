@@ -1,0 +1,568 @@
+//! `Consumer`: a member of a group. It joins, finds out which queues are its own, commits how far they are, and leaves in
+//! order. Not here: one queue's pulls (`worker.rs`), handlers (`handling.rs`), who gets which queue (`rebalance.rs`).
+//!
+//! Invariants: brokers know the member before it asks who else there is; a queue is worked by at most one worker; what is
+//! committed was handled or given back. A member that is dropped without [`Consumer::shutdown`] commits no more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::handling::{self, Ready};
+use super::worker::{self, Progress};
+use super::{Client, Producer, offsets, rebalance};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::message::Delivery;
+use crate::names::{self, INNER_PRODUCER_GROUP, MessageQueue};
+use crate::protocol::body::{
+    ConsumeFromWhere, ConsumerData, ConsumerIdList, ResetOffsetBody, SubscriptionData, from_json,
+};
+use crate::protocol::code::{RequestCode, ResponseCode};
+use crate::protocol::command::Command;
+use crate::protocol::header::{ConsumerGroupRequest, ResetOffsetRequest};
+use crate::protocol::record::Record;
+
+const REBALANCE_INTERVAL: Duration = Duration::from_secs(20);
+/// The rest before members are asked for again when a broker did not know.
+const REBALANCE_RETRY: Duration = Duration::from_secs(1);
+const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+const MEMBERS_TIMEOUT: Duration = Duration::from_secs(3);
+/// A released queue's running handlers may take this long for their results to be committed by this member.
+const FAREWELL_MAX: Duration = Duration::from_secs(30);
+
+/// What a consumer wants of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// The topic.
+    pub topic: String,
+    /// Tags, separated by `||`; `*` is all messages.
+    pub expression: String,
+}
+
+impl Subscription {
+    /// Messages of `topic` that have one of the tags of `expression`.
+    pub fn new(topic: impl Into<String>, expression: impl Into<String>) -> Self {
+        Self { topic: topic.into(), expression: expression.into() }
+    }
+}
+
+/// Where a group begins in a queue that it has no progress in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConsumeFrom {
+    /// With messages stored from now on. On a young queue RocketMQ begins with its first message even so.
+    #[default]
+    Last,
+    /// With the oldest message there is.
+    First,
+    /// With messages stored at or after this time, in milliseconds since the epoch.
+    Timestamp(i64),
+}
+
+/// How a consumer consumes.
+#[derive(Clone, Debug)]
+pub struct ConsumerOptions {
+    /// The group: its members share the messages of its subscriptions among them, and must all subscribe alike.
+    pub group: String,
+    /// The topics; the group's retry topic is added.
+    pub subscriptions: Vec<Subscription>,
+    /// How many messages are handled at once.
+    pub concurrency: usize,
+    /// Where to begin without progress.
+    pub from: ConsumeFrom,
+    /// How often a failed message is given out again before it becomes a dead letter.
+    pub max_attempts: i32,
+    /// A handler that takes longer is dropped, and its message has failed.
+    pub consume_timeout: Duration,
+    /// How many messages one pull asks for.
+    pub pull_batch: i32,
+}
+
+impl ConsumerOptions {
+    /// A member of `group` that has no subscriptions yet.
+    pub fn new(group: impl Into<String>) -> Self {
+        Self {
+            group: group.into(),
+            subscriptions: Vec::new(),
+            concurrency: 20,
+            from: ConsumeFrom::Last,
+            max_attempts: 16,
+            consume_timeout: Duration::from_secs(15 * 60),
+            pull_batch: 32,
+        }
+    }
+
+    /// Subscribes to a topic, too.
+    #[must_use]
+    pub fn subscribe(mut self, topic: &str, expression: &str) -> Self {
+        self.subscriptions.push(Subscription::new(topic, expression));
+        self
+    }
+}
+
+/// What handles messages.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Handles one message. Dropped when it takes longer than the consume time-out.
+    async fn handle(&self, delivery: Delivery) -> Outcome;
+}
+
+/// What becomes of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done.
+    Ack,
+    /// It comes again later.
+    Retry {
+        /// One of the broker's delay levels; 0 leaves it to the broker, which waits longer every time.
+        delay_level: i32,
+        /// For the log.
+        cause: String,
+    },
+    /// It goes to the group's dead letters.
+    DeadLetter {
+        /// For the log.
+        cause: String,
+    },
+}
+
+/// How a shutdown went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Handlers that were running and came to their end.
+    pub finished: usize,
+    /// Handlers that were cut off by the deadline; their messages come again.
+    pub cut_off: usize,
+    /// Messages that had been pulled and were not begun; they come again.
+    pub given_back: usize,
+    /// Queues whose offset no broker took; messages that were handled since the last commit come again.
+    pub uncommitted: usize,
+}
+
+/// What the client knows of a member of a group: enough for heartbeats and the broker's notices.
+#[derive(Debug)]
+pub(super) struct Membership {
+    pub(super) group: String,
+    pub(super) data: ConsumerData,
+    pub(super) topics: Vec<String>,
+    /// The queues are to be dealt anew, or repositioned.
+    pub(super) wake: Notify,
+    resets: Mutex<Vec<(MessageQueue, i64)>>,
+}
+
+/// What the tasks of a member share.
+pub(super) struct Group {
+    pub(super) client: Client,
+    pub(super) options: ConsumerOptions,
+    pub(super) handler: Arc<dyn Handler>,
+    /// For messages that cannot be given back the usual way.
+    pub(super) inner: Producer,
+    pub(super) retry_topic: Arc<str>,
+    /// When the subscriptions were made; brokers compare it.
+    pub(super) version_ms: i64,
+    pub(super) ready: Ready,
+    membership: Arc<Membership>,
+    assigned: Mutex<BTreeMap<MessageQueue, Assigned>>,
+    running: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Assigned {
+    progress: Arc<Progress>,
+    worker: AbortHandle,
+}
+
+impl Group {
+    pub(super) fn name(&self) -> &str {
+        &self.options.group
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.client.0.options.clock
+    }
+
+    /// Does the group want this record? Brokers filter by hash codes, which different tags may share.
+    pub(super) fn wants(&self, topic: &str, record: &Record<'_>) -> bool {
+        let subscriptions = &self.membership.data.subscription_data_set;
+        let subscription = subscriptions.iter().find(|wanted| wanted.topic == topic);
+        subscription.is_some_and(|wanted| {
+            wanted.tags_set.is_empty()
+                || worker::tag(record).is_some_and(|tag| wanted.tags_set.contains(tag))
+        })
+    }
+
+    /// Counts a handler from its begin to its end, however it ends.
+    pub(super) fn running(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(&self.running)
+    }
+
+    fn assigned(&self) -> MutexGuard<'_, BTreeMap<MessageQueue, Assigned>> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progresses(&self) -> Vec<Arc<Progress>> {
+        self.assigned().values().map(|assigned| assigned.progress.clone()).collect()
+    }
+
+    async fn commit(&self, progress: &Progress) {
+        let Some(offset) = progress.uncommitted() else { return };
+        let queue = &progress.queue;
+        if let Err(failed) = offsets::commit(&self.client, self.name(), queue, offset).await {
+            tracing::debug!(%failed, %queue, "an offset was not told; the next pull tells it");
+        }
+    }
+}
+
+/// See [`Group::running`].
+pub(super) struct Running<'a>(&'a AtomicUsize);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A running member of a consumer group.
+pub struct Consumer {
+    group: Arc<Group>,
+    tasks: tokio::sync::Mutex<Option<Tasks>>,
+}
+
+struct Tasks {
+    /// Dealing queues (which owns the workers) and committing.
+    loops: JoinSet<()>,
+    runners: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("group", &self.group.name()).finish_non_exhaustive()
+    }
+}
+
+impl Consumer {
+    pub(super) async fn start(
+        client: Client,
+        options: ConsumerOptions,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Self, Error> {
+        check(&options).map_err(Error::Config)?;
+        let version_ms = client.0.options.clock.now_ms();
+        let membership = Arc::new(membership(&options, version_ms));
+        if !client.join(&membership) {
+            let group = &options.group;
+            return Err(Error::Config(format!(
+                "group `{group}` has a consumer in this client: give all its subscriptions to one"
+            )));
+        }
+        let group = Arc::new(Group {
+            inner: Producer::new(client.clone(), INNER_PRODUCER_GROUP),
+            retry_topic: names::retry_topic(&options.group).into(),
+            version_ms,
+            ready: Ready::new(),
+            assigned: Mutex::default(),
+            running: AtomicUsize::new(0),
+            membership,
+            handler,
+            options,
+            client,
+        });
+        // From here on the member leaves again when this future is dropped.
+        let consumer = Self { group, tasks: tokio::sync::Mutex::default() };
+        consumer.group.introduce().await;
+        *consumer.tasks.lock().await = Some(consumer.group.clone().tasks());
+        Ok(consumer)
+    }
+
+    /// Stops pulling, lets running handlers finish until the deadline, gives the rest back, commits and leaves the
+    /// group. A second call does nothing.
+    pub async fn shutdown(&self, deadline: Duration) -> DrainReport {
+        let Some(mut tasks) = self.tasks.lock().await.take() else { return DrainReport::default() };
+        let deadline = Instant::now().checked_add(deadline);
+        let group = &self.group;
+        tasks.loops.shutdown().await;
+        let given_back = group.ready.close();
+        let running = group.running.load(Ordering::Relaxed);
+        let ended = async { while tasks.runners.join_next().await.is_some() {} };
+        match deadline {
+            Some(deadline) => {
+                // Who has not ended by then is counted and cut off below.
+                let _late = tokio::time::timeout_at(deadline, ended).await;
+            }
+            None => ended.await,
+        }
+        let cut_off = group.running.load(Ordering::Relaxed);
+        tasks.runners.shutdown().await;
+        let uncommitted = group.commit_all().await;
+        group.client.leave(group.name());
+        group.client.unregister_consumer(group.name()).await;
+        DrainReport { finished: running.saturating_sub(cut_off), cut_off, given_back, uncommitted }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.group.client.leave(self.group.name());
+    }
+}
+
+impl Group {
+    /// Learns where the topics are and tells the brokers who is here, before anything depends on it.
+    async fn introduce(&self) {
+        self.client.meet_brokers().await;
+        self.client.refresh_all(self.membership.topics.clone()).await;
+        self.client.heartbeat_all().await;
+        // Brokers make the retry topic when they hear of the group.
+        self.client.refresh_all(vec![self.retry_topic.to_string()]).await;
+    }
+
+    fn tasks(self: Arc<Self>) -> Tasks {
+        let mut tasks = Tasks { loops: JoinSet::new(), runners: JoinSet::new() };
+        for _ in 0..self.options.concurrency {
+            tasks.runners.spawn(handling::run(self.clone()));
+        }
+        tasks.loops.spawn(keep_balanced(self.clone()));
+        tasks.loops.spawn(keep_committed(self));
+        tasks
+    }
+
+    /// Deals all topics' queues. False: it has to be done again soon.
+    async fn rebalance(self: &Arc<Self>, workers: &mut JoinSet<()>) -> bool {
+        let mut settled = true;
+        let mut known: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
+        for topic in &self.membership.topics {
+            let Some(queues) = self.client.0.topics.get(topic).map(|t| t.route.to_read.clone())
+            else {
+                continue;
+            };
+            let Some(broker) = queues.first().map(|queue| queue.broker_name.clone()) else {
+                continue;
+            };
+            if !known.contains_key(&broker) {
+                match self.members(&broker).await {
+                    Ok(members) => known.insert(broker.clone(), members),
+                    Err(failed) => {
+                        tracing::debug!(%failed, group = self.name(), "members are not known yet");
+                        settled = false;
+                        continue;
+                    }
+                };
+            }
+            let members = known.get(&broker).map(Vec::as_slice).unwrap_or_default();
+            settled &= members.iter().any(|member| *member == self.client.0.id);
+            let wanted = rebalance::allocate(&queues, members, &self.client.0.id);
+            self.change(topic, &wanted, members.len() > 1, workers).await;
+        }
+        settled
+    }
+
+    /// The group's members, as a broker knows them.
+    async fn members(&self, broker: &str) -> Result<Vec<String>, Error> {
+        let remote = self.client.reader(broker, 0).await?;
+        let header = ConsumerGroupRequest { consumer_group: self.name() };
+        let request = Command::with(RequestCode::GetConsumerListByGroup, &header);
+        let answer = remote.call(self.client.form(request), MEMBERS_TIMEOUT).await?;
+        let refused = |remark: String| Error::Refused { code: answer.code, remark };
+        if answer.response_code() != ResponseCode::Success {
+            return Err(refused(answer.remark.as_deref().unwrap_or_default().to_owned()));
+        }
+        let list: ConsumerIdList =
+            from_json(&answer.body).map_err(|error| refused(error.to_string()))?;
+        Ok(list.consumer_id_list)
+    }
+
+    /// Starts and stops workers of a topic until the queues worked are those wanted.
+    async fn change(
+        self: &Arc<Self>,
+        topic: &str,
+        wanted: &BTreeSet<MessageQueue>,
+        shared: bool,
+        workers: &mut JoinSet<()>,
+    ) {
+        let held = self.assigned().keys().filter(|queue| &*queue.topic == topic).cloned().collect();
+        let change = rebalance::change(&held, wanted);
+        if change.lost.is_empty() && change.gained.is_empty() {
+            return;
+        }
+        let (lost, gained) = (change.lost.len(), change.gained.len());
+        tracing::info!(group = self.name(), topic, lost, gained, "queues changed hands");
+        for queue in &change.lost {
+            let Some(assigned) = self.assigned().remove(queue) else { continue };
+            self.release(assigned, workers).await;
+        }
+        for queue in change.gained {
+            let progress = Arc::new(Progress::new(queue.clone()));
+            let worker = workers.spawn(worker::work(self.clone(), progress.clone(), shared));
+            self.assigned().insert(queue, Assigned { progress, worker });
+        }
+    }
+
+    /// Stops working a queue: nothing of it is begun any more, and what is running is still committed when it ends.
+    async fn release(self: &Arc<Self>, assigned: Assigned, workers: &mut JoinSet<()>) {
+        let Assigned { progress, worker } = assigned;
+        worker.abort();
+        self.ready.give(progress.release());
+        self.ready.sweep();
+        self.commit(&progress).await;
+        let group = self.clone();
+        workers.spawn(async move {
+            // Handlers that take longer are handled again by the queue's new owner.
+            let idle = tokio::time::timeout(FAREWELL_MAX, progress.until_idle()).await;
+            if idle.is_ok() {
+                group.commit(&progress).await;
+            }
+        });
+    }
+
+    /// Tells all offsets and waits until they were heard; how many were not.
+    async fn commit_all(&self) -> usize {
+        let progresses = self.progresses();
+        let commits = progresses.iter().filter_map(|progress| {
+            let offset = progress.committable()?;
+            let queue = &progress.queue;
+            Some(async move {
+                let told = offsets::commit_last(&self.client, self.name(), queue, offset).await;
+                told.inspect_err(|failed| tracing::warn!(%failed, %queue, "an offset was not told"))
+            })
+        });
+        join_all(commits).await.iter().filter(|told| told.is_err()).count()
+    }
+
+    async fn reposition(&self) {
+        let resets = {
+            let mut resets = self.membership.resets.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *resets)
+        };
+        for (queue, offset) in resets {
+            let progress = self.assigned().get(&queue).map(|assigned| assigned.progress.clone());
+            let Some(progress) = progress else { continue };
+            tracing::info!(%queue, offset, group = self.name(), "the offset was reset");
+            self.ready.give(progress.reposition(offset));
+            self.ready.sweep();
+            self.commit(&progress).await;
+        }
+    }
+}
+
+/// Deals queues: now, when the broker or a route says that something changed, and every 20 s.
+async fn keep_balanced(group: Arc<Group>) {
+    let mut workers = JoinSet::new();
+    loop {
+        group.reposition().await;
+        let settled = group.rebalance(&mut workers).await;
+        // Ended farewells.
+        while workers.try_join_next().is_some() {}
+        tokio::select! {
+            () = group.membership.wake.notified() => {}
+            () = tokio::time::sleep(REBALANCE_RETRY), if !settled => {}
+            () = group.clock().sleep(REBALANCE_INTERVAL) => {}
+        }
+    }
+}
+
+async fn keep_committed(group: Arc<Group>) {
+    loop {
+        group.clock().sleep(COMMIT_INTERVAL).await;
+        for progress in group.progresses() {
+            group.commit(&progress).await;
+        }
+    }
+}
+
+/// Everything that is wrong with the options, in one text.
+fn check(options: &ConsumerOptions) -> Result<(), String> {
+    let mut found = Vec::new();
+    found.extend(names::check_group(&options.group).err());
+    let mut topics = BTreeSet::new();
+    for Subscription { topic, .. } in &options.subscriptions {
+        found.extend(names::check_topic(topic).err());
+        if !topics.insert(topic) {
+            found.push(format!("topic `{topic}` is subscribed twice: join the expressions by ||"));
+        }
+    }
+    if options.subscriptions.is_empty() {
+        found.push(format!("group `{}` subscribes to nothing: name a topic", options.group));
+    }
+    if options.concurrency == 0 {
+        found.push(format!("group `{}` has concurrency 0: at least 1", options.group));
+    }
+    if options.pull_batch < 1 {
+        found.push(format!("group `{}` pulls less than 1 message: at least 1", options.group));
+    }
+    if found.is_empty() { Ok(()) } else { Err(found.join("; ")) }
+}
+
+fn membership(options: &ConsumerOptions, version_ms: i64) -> Membership {
+    let retry = Subscription::new(names::retry_topic(&options.group), SubscriptionData::ALL);
+    let subscriptions: Vec<SubscriptionData> = std::iter::once(&retry)
+        .chain(&options.subscriptions)
+        .map(|s| SubscriptionData::by_tags(&s.topic, &s.expression, version_ms))
+        .collect();
+    Membership {
+        group: options.group.clone(),
+        topics: subscriptions.iter().map(|wanted| wanted.topic.clone()).collect(),
+        data: ConsumerData {
+            group_name: options.group.clone(),
+            consume_from_where: match options.from {
+                ConsumeFrom::Last => ConsumeFromWhere::LastOffset,
+                ConsumeFrom::First => ConsumeFromWhere::FirstOffset,
+                ConsumeFrom::Timestamp(_) => ConsumeFromWhere::Timestamp,
+            },
+            subscription_data_set: subscriptions,
+            ..ConsumerData::default()
+        },
+        wake: Notify::new(),
+        resets: Mutex::default(),
+    }
+}
+
+/// A broker asks a group's member to go on at other offsets.
+pub(super) fn reset(client: &Client, request: &Command) {
+    let Ok(header) = request.decode_header::<ResetOffsetRequest<'_>>() else { return };
+    let body: ResetOffsetBody = match from_json(&request.body) {
+        Ok(body) => body,
+        Err(error) => return tracing::warn!(%error, "a reset of offsets cannot be read"),
+    };
+    if let Some(membership) = client.groups().consumers.get(header.group) {
+        let mut resets = membership.resets.lock().unwrap_or_else(PoisonError::into_inner);
+        resets.extend(body.offset_table.0);
+        drop(resets);
+        membership.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked_all_at_once() {
+        let good = ConsumerOptions::new("g").subscribe("t", "*");
+        assert_eq!(check(&good), Ok(()));
+        let mut bad = ConsumerOptions::new("a b").subscribe("t", "*").subscribe("t", "x");
+        bad.concurrency = 0;
+        let found = check(&bad).unwrap_err();
+        for part in ["`a b`", "subscribed twice", "concurrency 0"] {
+            assert!(found.contains(part), "{found}");
+        }
+        assert!(check(&ConsumerOptions::new("g")).unwrap_err().contains("subscribes to nothing"));
+    }
+
+    #[test]
+    fn the_retry_topic_is_subscribed() {
+        let options = ConsumerOptions::new("g").subscribe("t", "a || b");
+        let membership = membership(&options, 7);
+        assert_eq!(membership.topics, ["%RETRY%g", "t"]);
+        let wanted = &membership.data.subscription_data_set;
+        assert!(wanted[0].tags_set.is_empty());
+        assert_eq!(wanted[1].tags_set.len(), 2);
+    }
+}

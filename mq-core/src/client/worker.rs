@@ -1,0 +1,396 @@
+//! One assigned queue: where to begin, the pulls, and how far its messages are. Not here: calling handlers
+//! (`handling.rs`), which queues are ours (`consumer.rs`).
+//!
+//! Invariants: nothing is committed before the first offset is known; a queue that was released or repositioned takes no
+//! messages of before; a record that cannot be read costs at most itself, and is told.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::consumer::Group;
+use super::handling::Job;
+use super::offsets;
+use super::window::Window;
+use crate::error::Error;
+use crate::message::Delivery;
+use crate::names::MessageQueue;
+use crate::properties::{self, key};
+use crate::protocol::code::{RequestCode, ResponseCode};
+use crate::protocol::command::Command;
+use crate::protocol::header::{PullRequest, PullResponse};
+use crate::protocol::record::{Record, Verify};
+
+/// How long the broker may hold a pull that finds nothing.
+const SUSPEND: Duration = Duration::from_secs(15);
+const PULL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The rest after a pull that was refused.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// The rest after a pull that got no answer.
+const LOST_PAUSE: Duration = Duration::from_millis(100);
+/// Other members may own the queue until now; in this time they finish and commit, so that little is handled twice.
+const HANDOVER_PAUSE: Duration = Duration::from_millis(300);
+const UNKNOWN: i64 = -1;
+
+const FLAG_COMMIT: i32 = 1;
+const FLAG_SUSPEND: i32 = 2;
+
+/// How far the messages of one assigned queue are.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) queue: MessageQueue,
+    window: Mutex<Window>,
+    /// A message was finished, or the queue was repositioned.
+    changed: Notify,
+    released: AtomicBool,
+    /// Handlers that have a message of this queue.
+    running: AtomicUsize,
+    idle: Notify,
+    /// The offset told to the broker last.
+    committed: AtomicI64,
+}
+
+impl Progress {
+    pub(super) fn new(queue: MessageQueue) -> Self {
+        Self {
+            queue,
+            window: Mutex::new(Window::starting_at(UNKNOWN)),
+            changed: Notify::new(),
+            released: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            idle: Notify::new(),
+            committed: AtomicI64::new(UNKNOWN),
+        }
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Is a message of this epoch still to be handled here?
+    pub(super) fn wants(&self, epoch: u32) -> bool {
+        !self.released.load(Ordering::Acquire) && self.window().epoch() == epoch
+    }
+
+    /// Begins handling a message, unless it is not wanted any more. Must be followed by [`Self::end`].
+    pub(super) fn start(&self, epoch: u32) -> bool {
+        // Counted first: who releases the queue then either sees the handler or is seen by it.
+        self.running.fetch_add(1, Ordering::AcqRel);
+        let wanted = self.wants(epoch);
+        if !wanted {
+            self.end();
+        }
+        wanted
+    }
+
+    pub(super) fn end(&self) {
+        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Finishes a message; returns the bytes it held.
+    pub(super) fn complete(&self, epoch: u32, offset: i64) -> usize {
+        let (bytes, had_room) = {
+            let mut window = self.window();
+            let had_room = window.has_room();
+            (window.complete(epoch, offset), had_room)
+        };
+        if !had_room {
+            self.changed.notify_one();
+        }
+        bytes.unwrap_or(0)
+    }
+
+    /// The offset to commit, once one is known.
+    pub(super) fn committable(&self) -> Option<i64> {
+        Some(self.window().committable()).filter(|offset| *offset >= 0)
+    }
+
+    /// The offset to commit, if it is another than the last one.
+    pub(super) fn uncommitted(&self) -> Option<i64> {
+        let offset = self.committable()?;
+        (self.committed.swap(offset, Ordering::Relaxed) != offset).then_some(offset)
+    }
+
+    /// Goes on at `offset`; returns the bytes of the messages that are dropped.
+    pub(super) fn reposition(&self, offset: i64) -> usize {
+        let bytes = self.window().reset(offset);
+        self.changed.notify_one();
+        bytes
+    }
+
+    /// The queue is no longer ours. Returns the bytes of the messages that are dropped.
+    pub(super) fn release(&self) -> usize {
+        self.released.store(true, Ordering::Release);
+        self.window().write_off()
+    }
+
+    /// Returns once no handler has a message of this queue.
+    pub(super) async fn until_idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.running.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// What a pull came to.
+struct Pulled {
+    code: ResponseCode,
+    next: i64,
+    suggested: i64,
+    records: Bytes,
+}
+
+/// Pulls one queue until it is aborted.
+pub(super) async fn work(group: Arc<Group>, progress: Arc<Progress>, shared: bool) {
+    if shared {
+        tokio::time::sleep(HANDOVER_PAUSE).await;
+    }
+    begin(&group, &progress).await;
+    let mut worker = Worker { group: &group, progress: &progress, suggested: 0, batch: None };
+    loop {
+        worker.step().await;
+    }
+}
+
+/// Finds the first offset, however long that takes.
+async fn begin(group: &Group, progress: &Progress) {
+    loop {
+        let queue = &progress.queue;
+        match offsets::first(&group.client, group.name(), queue, group.options.from).await {
+            Ok(offset) => {
+                progress.reposition(offset);
+                return;
+            }
+            Err(failed) => {
+                tracing::warn!(%failed, %queue, group = group.name(), "no first offset yet");
+                tokio::time::sleep(REFUSED_PAUSE).await;
+            }
+        }
+    }
+}
+
+struct Worker<'a> {
+    group: &'a Arc<Group>,
+    progress: &'a Arc<Progress>,
+    /// The broker id to pull from, as the broker suggests it.
+    suggested: i64,
+    /// A smaller batch than usual, after a record that could not be read.
+    batch: Option<i32>,
+}
+
+impl Worker<'_> {
+    async fn step(&mut self) {
+        self.group.ready.has_room().await;
+        let (epoch, offset) = self.room().await;
+        let pulled = tokio::select! {
+            // A repositioned queue does not wait for the pull at the old place.
+            () = self.moved(epoch) => return,
+            pulled = self.pull(offset) => pulled,
+        };
+        match pulled {
+            Ok(pulled) => self.take(epoch, offset, pulled).await,
+            Err(failed) => {
+                let queue = &self.progress.queue;
+                tracing::warn!(%failed, %queue, group = self.group.name(), "a pull failed");
+                self.rest_after(&failed).await;
+            }
+        }
+    }
+
+    /// Waits until the window takes more; the epoch and the offset to pull.
+    async fn room(&self) -> (u32, i64) {
+        loop {
+            let changed = self.progress.changed.notified();
+            {
+                let window = self.progress.window();
+                if window.has_room() {
+                    return (window.epoch(), window.next());
+                }
+            }
+            changed.await;
+        }
+    }
+
+    async fn moved(&self, epoch: u32) {
+        loop {
+            let changed = self.progress.changed.notified();
+            if self.progress.window().epoch() != epoch {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    async fn pull(&self, offset: i64) -> Result<Pulled, Error> {
+        let queue = &self.progress.queue;
+        let commit = self.progress.committable().filter(|offset| *offset > 0);
+        let header = PullRequest {
+            consumer_group: self.group.name(),
+            topic: &queue.topic,
+            queue_id: queue.queue_id,
+            queue_offset: offset,
+            max_msg_nums: self.batch.unwrap_or(self.group.options.pull_batch),
+            sys_flag: FLAG_SUSPEND | commit.map_or(0, |_| FLAG_COMMIT),
+            commit_offset: commit.unwrap_or(0),
+            suspend_timeout_millis: crate::clock::millis(SUSPEND),
+            subscription: None,
+            sub_version: self.group.version_ms,
+            expression_type: Some("TAG"),
+            max_msg_bytes: None,
+        };
+        let client = &self.group.client;
+        let request = client.form(Command::with(RequestCode::PullMessage, &header));
+        let remote = client.reader(&queue.broker_name, self.suggested).await?;
+        let answer = remote.call(request, PULL_TIMEOUT).await?;
+        let code = answer.response_code();
+        match code {
+            ResponseCode::Success
+            | ResponseCode::PullNotFound
+            | ResponseCode::PullRetryImmediately
+            | ResponseCode::PullOffsetMoved => {
+                let header: PullResponse = answer.decode_header().map_err(|error| {
+                    Error::Refused { code: answer.code, remark: error.to_string() }
+                })?;
+                Ok(Pulled {
+                    code,
+                    next: header.next_begin_offset,
+                    suggested: header.suggest_which_broker_id,
+                    records: answer.body,
+                })
+            }
+            ResponseCode::SubscriptionNotExist
+            | ResponseCode::SubscriptionNotLatest
+            | ResponseCode::SubscriptionGroupNotExist => {
+                // The broker has forgotten us, or not yet met us.
+                client.greet(&remote).await;
+                Err(refused(&answer))
+            }
+            _ => Err(refused(&answer)),
+        }
+    }
+
+    async fn rest_after(&self, failed: &Error) {
+        let pause = match failed {
+            Error::Refused { .. } => REFUSED_PAUSE,
+            _ => LOST_PAUSE,
+        };
+        tokio::time::sleep(pause).await;
+    }
+
+    async fn take(&mut self, epoch: u32, offset: i64, pulled: Pulled) {
+        self.suggested = pulled.suggested;
+        match pulled.code {
+            ResponseCode::Success => {
+                let next = self.enter(epoch, offset, &pulled);
+                self.progress.window().advance(epoch, next);
+            }
+            ResponseCode::PullOffsetMoved => self.move_to(epoch, offset, pulled.next).await,
+            _ => self.progress.window().advance(epoch, pulled.next),
+        }
+    }
+
+    /// The broker has nothing at this offset any more, or not yet.
+    async fn move_to(&self, epoch: u32, from: i64, to: i64) {
+        let queue = &self.progress.queue;
+        tracing::warn!(%queue, group = self.group.name(), from, to, "the offset was moved");
+        if self.progress.window().epoch() == epoch {
+            self.group.ready.give(self.progress.reposition(to));
+        }
+        let client = &self.group.client;
+        if let Err(failed) = offsets::commit(client, self.group.name(), queue, to).await {
+            tracing::debug!(%failed, %queue, "the moved offset was not told; the next pull tells it");
+        }
+        // Were the next pull to be moved again, this must not spin.
+        tokio::time::sleep(LOST_PAUSE).await;
+    }
+
+    /// Makes jobs of the records that the group wants; returns where to pull next.
+    fn enter(&mut self, epoch: u32, asked: i64, pulled: &Pulled) -> i64 {
+        let mut jobs = Vec::new();
+        let mut at = 0;
+        let mut expected = asked;
+        let mut bad = None;
+        while at < pulled.records.len() {
+            let rest = pulled.records.get(at..).unwrap_or_default();
+            match Record::decode(rest, Verify::None) {
+                Ok((record, size)) => {
+                    expected = record.queue_offset.saturating_add(1);
+                    if self.group.wants(&self.progress.queue.topic, &record) {
+                        jobs.extend(self.job(epoch, &record, &pulled.records.slice(at..at + size)));
+                    }
+                    at += size;
+                }
+                Err(error) => {
+                    bad = Some(error);
+                    break;
+                }
+            }
+        }
+        self.hand_out(epoch, jobs);
+        match bad {
+            None => {
+                self.batch = None;
+                pulled.next.max(expected)
+            }
+            Some(error) => self.after_bad(expected, at == 0, &error),
+        }
+    }
+
+    fn job(&self, epoch: u32, record: &Record<'_>, source: &Bytes) -> Option<Job> {
+        let progress = self.progress;
+        let mut window = progress.window();
+        if window.epoch() != epoch || !window.enter(record.queue_offset, source.len()) {
+            return None;
+        }
+        drop(window);
+        self.group.ready.take(source.len());
+        Some(Job {
+            progress: progress.clone(),
+            epoch,
+            offset: record.queue_offset,
+            delivery: Delivery::from_record(record, source, &progress.queue),
+            record: source.clone(),
+        })
+    }
+
+    fn hand_out(&self, epoch: u32, jobs: Vec<Job>) {
+        if !jobs.is_empty() && self.progress.wants(epoch) {
+            self.group.ready.push(jobs);
+        }
+    }
+
+    /// A record that cannot be read hides those behind it: it is pulled again alone, and passed over when it is really
+    /// the one.
+    fn after_bad(&mut self, offset: i64, alone: bool, error: &dyn std::error::Error) -> i64 {
+        let queue = &self.progress.queue;
+        if alone && self.batch == Some(1) {
+            self.batch = None;
+            tracing::error!(
+                %error, %queue, offset, group = self.group.name(),
+                "a message cannot be read and is passed over; it stays in the broker's log"
+            );
+            return offset.saturating_add(1);
+        }
+        self.batch = Some(1);
+        offset
+    }
+}
+
+fn refused(answer: &Command) -> Error {
+    let remark = answer.remark.as_deref().unwrap_or_default().to_owned();
+    Error::Refused { code: answer.code, remark }
+}
+
+/// The tag of a record, without making a message of it.
+pub(super) fn tag<'a>(record: &Record<'a>) -> Option<&'a str> {
+    properties::find(record.properties, key::TAGS)
+}
