@@ -405,12 +405,12 @@ impl QueueFiles {
         let mut open = self.open();
         open.uses += 1;
         let uses = open.uses;
-        if let Some(known) = open.files.get_mut(&(queue.number, base)) {
-            if known.writable || !write {
-                known.used = uses;
-                known.unsynced |= write;
-                return Ok(known.file.clone());
-            }
+        if let Some(known) = open.files.get_mut(&(queue.number, base))
+            && (known.writable || !write)
+        {
+            known.used = uses;
+            known.unsynced |= write;
+            return Ok(known.file.clone());
         }
         let path = queue.path(base);
         let file = if write {

@@ -8,6 +8,7 @@
 //!   [`Disk::sync_dir`] of that directory.
 //! - Nothing here retries a failed write or sync: the kernel may have dropped the data, and a second
 //!   sync would report success for bytes that are gone.
+#![expect(clippy::disallowed_methods, reason = "this file is the seam to the file system")]
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -62,6 +63,7 @@ pub trait Disk: Send + Sync + Debug {
 }
 
 /// An open file. Reads and writes name their position; there is no cursor.
+#[expect(clippy::len_without_is_empty, reason = "no file of a store is empty by intent")]
 pub trait DiskFile: Send + Sync + Debug {
     /// Fills `buf` from `at` on; a shorter count means the end of the file.
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
@@ -72,7 +74,6 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Cuts the file, or lengthens it with a hole that reads as zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The length in bytes.
-    #[expect(clippy::len_without_is_empty, reason = "no file of a store is ever empty by intent")]
     fn len(&self) -> io::Result<u64>;
     /// Takes room for `len` bytes from the start, so that writing them cannot meet a full disk;
     /// the file reads as zeros up to there. What it holds already stays.

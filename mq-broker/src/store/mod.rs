@@ -163,7 +163,7 @@ impl StoreOptions {
                 "mappedFileSizeCommitLog {bytes}: 4096 to 1073741824 is possible"
             ));
         }
-        if self.queue_file_bytes == 0 || self.queue_file_bytes % 20 != 0 {
+        if self.queue_file_bytes == 0 || !self.queue_file_bytes.is_multiple_of(20) {
             let bytes = self.queue_file_bytes;
             return illegal(format!("a queue file of {bytes} bytes: multiples of 20 are possible"));
         }
