@@ -87,7 +87,8 @@ impl Broker {
         name_server: Option<Arc<NameServer>>,
     ) -> Result<RunningBroker, Error> {
         let address = listeners.first().and_then(|listener| listener.local_addr().ok());
-        let broker = Self::open(config, clock, address, name_server).map_err(|error| refused(&error))?;
+        let broker =
+            Self::open(config, clock, address, name_server).map_err(|error| refused(&error))?;
         let broker = Arc::new(broker);
         let mut server = Server::new(ServerOptions::default());
         for listener in listeners {
@@ -127,6 +128,12 @@ impl Broker {
             address,
             name_server,
         })
+    }
+
+    /// Returns once a name server knows this broker.
+    pub async fn registered_somewhere(&self) {
+        // The mark is never closed.
+        let _registered = self.registered.reached(1).await;
     }
 
     /// Where a message sent by `peer` is stored, as its offset id says: an address at which clients reach this broker.
