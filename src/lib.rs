@@ -1,2 +1,168 @@
 //! Spring-style messaging for Rust with a RocketMQ-compatible broker inside.
+//!
+//! A handler is an async function with an attribute. `cargo run` is all the set-up there is: the
+//! broker runs in the process, and keeps what it accepts on disk. One line of configuration points
+//! the same program at an Apache RocketMQ cluster instead.
+//!
+//! ```no_run
+//! use common_mq::prelude::*;
+//!
+//! #[derive(Message, Serialize, Deserialize)]
+//! #[message(topic = "product-shelf", tag = "on", key = "sku")]
+//! pub struct OnShelf {
+//!     pub sku: u64,
+//!     pub title: String,
+//! }
+//!
+//! #[mq_listener(group = "search-on-shelf")] // topic and tag come from the payload type
+//! async fn index_product(evt: OnShelf, index: Bean<SearchIndex>) -> Result<(), std::io::Error> {
+//!     index.upsert(evt.sku, &evt.title).await
+//! }
+//!
+//! #[component]
+//! pub struct SearchIndex {
+//!     mq: Mq,
+//!     #[init]
+//!     titles: std::sync::Mutex<std::collections::BTreeMap<u64, String>>,
+//! }
+//!
+//! #[component]
+//! impl SearchIndex {
+//!     #[post_construct] // after injection, before any listener starts
+//!     async fn announce(&self) -> common_mq::Result {
+//!         self.mq.send(&OnShelf { sku: 1, title: "first".to_owned() }).await?;
+//!         Ok(())
+//!     }
+//!
+//!     async fn upsert(&self, sku: u64, title: &str) -> Result<(), std::io::Error> {
+//!         self.titles.lock().expect("no holder panics").insert(sku, title.to_owned());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! #[common_mq::main]
+//! async fn main(app: App) -> common_mq::Result {
+//!     app.run().await
+//! }
+//! ```
+//!
+//! # Listeners
+//!
+//! [`mq_listener`] stands on a free async function, or on a method of a [`component`] impl. The
+//! parameters are taken out of the message: at most one payload (a type with [`Message`], [`Json`],
+//! [`Bytes`], [`Text`]), and [`MsgId`], [`Key`], [`Tag`], [`Attempt`], [`Bean`], [`Mq`].
+//!
+//! | the function | the message |
+//! |---|---|
+//! | returns `()` or `Ok(())` | is done |
+//! | returns `Err(..)` or panics | comes again after a growing delay; 16 attempts, then `%DLQ%group` |
+//! | returns an [`Outcome`] | as it says |
+//! | has a payload that does not decode | goes to `%DLQ%group` at once, with the cause |
+//!
+//! The function stays an ordinary function, and a unit test calls it:
+//! `index_product(evt, Bean::new(index)).await`.
+//!
+//! # Sending
+//!
+//! ```no_run
+//! # use common_mq::prelude::*;
+//! # #[derive(Message, Serialize, Deserialize)] #[message(topic = "t")] struct Evt;
+//! # async fn f(mq: Mq, evt: Evt) -> common_mq::Result {
+//! mq.send(&evt).await?; // topic, tag and key of the type
+//! mq.message(&evt).key("k1").delay_level(3).send().await?;
+//! mq.to("legacy").tag("a").bytes(vec![1, 2]).send().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Configuration
+//!
+//! `application.toml` in the working directory, then `application-PROFILE.toml` for each profile in
+//! `MQ_PROFILE`, then the environment (`MQ__EMBEDDED__STORE`), then `--set mq.embedded.store=..`. All
+//! keys of the framework:
+//!
+//! ```toml
+//! [mq]
+//! mode = "embedded"                 # or "remote", which name_servers implies
+//! # name_servers = ["10.0.0.1:9876"]
+//! drain = "30s"                     # how long a stop may take
+//!
+//! [mq.embedded]
+//! store = "./data/mq"
+//! # listen = "127.0.0.1:9876"       # opens the broker to other programs
+//!
+//! [mq.embedded.settings]            # keys of broker.conf
+//! flushDiskType = "ASYNC_FLUSH"
+//!
+//! [mq.listener.search-on-shelf]     # by id, which is the group unless written
+//! concurrency = 8
+//! autostart = true
+//! ```
+//!
+//! An unknown key under `mq.` refuses the start. Other sections are the application's: a component
+//! reads one through a field [`Cfg<T>`](Cfg), an attribute's string through `${key:default}`.
+//!
+//! # Starting and stopping
+//!
+//! The program does not start with wrong wiring: one group with two listeners, a missing component,
+//! components in a circle, unknown keys. All findings are printed together, with file and line, and
+//! the exit code is 78. On SIGTERM or ctrl-c, listeners stop pulling and finish what they have, then
+//! `pre_destroy` hooks run in reverse order, then the broker stops.
+//!
+//! # Crates
+//!
+//! A library crate with listeners says [`component_crate!`] at its root, and the program names it:
+//! `#[common_mq::main(scan(product_service))]`. Without a mention the linker leaves a crate out, and
+//! its listeners with it.
+//!
+//! # Tests
+//!
+//! Every test binary sees all that is linked into it, so a test names what it wants:
+//!
+//! ```no_run
+//! # use common_mq::prelude::*;
+//! # #[mq_listener(topic = "t", group = "g")] async fn on_evt() {}
+//! # async fn f(store: &str) -> common_mq::Result {
+//! let app = App::bare().listener(def!(on_evt)).set("mq.embedded.store", store);
+//! let running = app.start().await?;
+//! running.mq().to("t").text("hello").send().await?;
+//! running.stop().await?;
+//! # Ok(()) }
+//! ```
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub use bytes::Bytes;
+pub use mq_core::app::{
+    App, Attempt, Bean, Cfg, Component, ConfigSection, Draft, FromDelivery, Inject, IntoOutcome,
+    Json, Key, Message, Mq, MsgId, Running, Tag, Text,
+};
+pub use mq_core::client::Outcome;
+pub use mq_core::component_crate;
+pub use mq_core::error::Error;
+pub use mq_core::message::{Delivery, SendReceipt};
+pub use mq_macros::{Message, component, def, main, mq_listener, post_construct, pre_destroy};
+
+/// The result of an application, and of anything else that fails with [`Error`].
+pub type Result<T = (), E = Error> = std::result::Result<T, E>;
+
+/// Everything a file with listeners and components needs.
+pub mod prelude {
+    pub use crate::{
+        App, Attempt, Bean, Bytes, Cfg, ConfigSection, Json, Key, Message, Mq, MsgId, Outcome, Tag,
+        Text, component, def, mq_listener, post_construct, pre_destroy,
+    };
+    pub use serde::{Deserialize, Serialize};
+}
+
+/// What generated code names. No promise of stability.
+#[doc(hidden)]
+pub use mq_core::__private;
+
+#[cfg(feature = "broker")]
+const _: () = {
+    static BROKER: __private::BrokerDef = __private::BrokerDef {
+        start: mq_broker::start_embedded,
+        place: __private::Place { module: module_path!(), file: file!(), line: line!() },
+    };
+    __private::register!(__private::Definition::Broker(&BROKER));
+};

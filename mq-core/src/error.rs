@@ -12,6 +12,9 @@ pub enum Error {
     /// The configuration or the wiring is wrong; the text names every finding and its mend.
     #[error("{0}")]
     Config(String),
+    /// A part of the application could not be started or stopped; the text says which and why.
+    #[error("{0}")]
+    Start(String),
     /// No name server knows a broker for the topic, and it may not be created by sending.
     #[error(
         "no route for topic `{topic}`: create it, or allow autoCreateTopicEnable on the broker"

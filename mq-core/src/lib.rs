@@ -21,4 +21,17 @@ pub mod client;
 pub mod clock;
 pub mod watermark;
 
+pub mod app;
+
 pub use error::Error;
+
+/// What generated code names. No promise of stability.
+#[doc(hidden)]
+pub mod __private {
+    pub use inventory;
+    pub use linkme;
+
+    pub use crate::__register as register;
+    pub use crate::app::*;
+    pub use crate::message::Delivery;
+}

@@ -1,0 +1,430 @@
+//! The application container: [`App`] is built, started and stopped here, each order in one function.
+//! Not here: sockets and protocol (`client`), what the parts check and do (the other files).
+//!
+//! Invariants: everything that can be found wrong is found before anything is started, and told at
+//! once; a start that fails half-way stops what it had started; nothing is global.
+//!
+//! - `registry.rs`: definitions that macros leave in the program
+//! - `config.rs`: configuration
+//! - `component.rs`: components and their order
+//! - `listener.rs`: listeners and the checks among them
+//! - `handler.rs`, `payload.rs`: from a delivery to the user's function and back
+//! - `mq.rs`: sending
+
+mod component;
+mod config;
+mod entry;
+mod handler;
+mod listener;
+mod mq;
+mod payload;
+mod registry;
+
+use std::any::TypeId;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+
+use crate::client::{Client, ClientOptions, Consumer, Transport};
+use crate::clock::Clock;
+use crate::embedded::{EmbeddedBroker, EmbeddedOptions, StartEmbedded};
+use crate::error::Error;
+
+pub use self::component::{
+    Bean, Build, Cfg, Component, ComponentDef, ComponentMethods, ConfigSection, FieldNeed, Hook,
+    Inject, Instance, IntoHookResult, Methods, Need, Plain, Probe, Scope, owner,
+};
+pub use self::config::Config;
+pub use self::entry::enter;
+pub use self::handler::{
+    FromDelivery, Handling, IntoOutcome, Part, Undecodable, agrees, bodies, names_topic,
+};
+pub use self::listener::{ListenerDef, Table};
+pub use self::mq::{Draft, Mq};
+pub use self::payload::{Attempt, Json, Key, Message, MsgId, Tag, Text};
+pub use self::registry::{BrokerDef, COMMON_MQ_V1_DEFINITIONS, CrateDef, Definition, Place};
+
+use self::component::Wanted;
+use self::config::{Layers, Settings};
+use self::handler::{Erased, panic_text};
+use self::listener::Listener;
+
+/// An application before its start.
+///
+/// [`App::new`] takes every listener and component that is registered in the program; [`App::bare`]
+/// takes none but those it is given. That is the whole rule of selection: a test names what it wants.
+#[derive(Debug, Default)]
+pub struct App {
+    registered: bool,
+    listeners: Vec<&'static ListenerDef>,
+    components: Vec<&'static ComponentDef>,
+    provided: HashMap<TypeId, Instance>,
+    sets: Vec<(String, String)>,
+    scanned: &'static [&'static CrateDef],
+    /// What was wrong before the start, such as an argument.
+    mistakes: Vec<String>,
+}
+
+impl App {
+    /// An application of everything that is registered in the program.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { registered: true, ..Self::default() }
+    }
+
+    /// An application of what it is given alone, and of the components which that needs.
+    #[must_use]
+    pub fn bare() -> Self {
+        Self::default()
+    }
+
+    /// Adds a listener: `app.listener(def!(orders::on_paid))`.
+    #[must_use]
+    pub fn listener(mut self, definition: &'static ListenerDef) -> Self {
+        self.listeners.push(definition);
+        self
+    }
+
+    /// Adds a component with its listeners and hooks.
+    #[must_use]
+    pub fn component<T: Component>(mut self) -> Self {
+        let definition = T::definition();
+        self.components.push(definition);
+        self.listeners.extend((definition.methods)().listeners);
+        self
+    }
+
+    /// Gives the application the instance of a component, instead of building it: one made by the
+    /// program, or a stand-in for a test.
+    #[must_use]
+    pub fn provide<T: Component>(mut self, component: T) -> Self {
+        self.provided.insert(TypeId::of::<T>(), Arc::new(component));
+        self
+    }
+
+    /// Overrides a configuration key, as `--set key=value` does on the command line.
+    #[must_use]
+    pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.sets.push((key.into(), value.into()));
+        self
+    }
+
+    /// Runs until SIGTERM or ctrl-c, then drains and stops; a second signal ends the wait.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the application is wired or configured wrongly, else what failed.
+    pub async fn run(self) -> Result<(), Error> {
+        entry::install_tracing();
+        let running = self.start().await?;
+        let mut signals = entry::Signals::new()?;
+        println!("{}", running.table());
+        signals.next().await;
+        tracing::info!(drain = ?running.drain, "stopping");
+        tokio::select! {
+            stopped = running.stop() => stopped,
+            () = signals.next() => Err(Error::Closed("stopped by a second signal".to_owned())),
+        }
+    }
+
+    /// Starts: checks everything, then broker, client, components, hooks, listeners.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with all findings, or what failed; what had been started is stopped again.
+    pub async fn start(self) -> Result<Running, Error> {
+        let plan = self.plan()?;
+        let broker = plan.start_broker().await?;
+        let client = match plan.connect(broker.as_ref()).await {
+            Ok(client) => client,
+            Err(error) => {
+                stop_broker(broker.as_ref()).await?;
+                return Err(error);
+            }
+        };
+        let mq = Mq::new(client.producer(&entry::producer_group()));
+        let mut scope = Scope::new(plan.provided, mq, plan.config);
+        let built = plan.components.iter().try_for_each(|component| scope.build(component));
+        let mut running = Running {
+            drain: plan.settings.drain,
+            table: Table::new(&plan.listeners),
+            scope: Arc::new(scope),
+            ready: Vec::new(),
+            consumers: Vec::new(),
+            client,
+            broker,
+        };
+        let up = async {
+            built?;
+            running.construct(&plan.components).await?;
+            running.listen(plan.listeners).await
+        };
+        match up.await {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                if let Err(also) = running.stop().await {
+                    tracing::error!(%also, "stopping after a failed start");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds out all that can be known before anything is started.
+    fn plan(mut self) -> Result<Plan, Error> {
+        let sets = std::mem::take(&mut self.sets);
+        let config = Config::load(&Layers::of_process(sets)).map_err(|error| refused(&[error]))?;
+        let mut findings = std::mem::take(&mut self.mistakes);
+        let settings = Settings::read(&config, &mut findings);
+        let registered = registry::registered(&mut findings);
+        self.check_scanned(&registered, &mut findings);
+        let start = broker_of(&registered, &settings, &mut findings);
+        let known = listener_ids(&registered, &self.listeners, &config);
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        findings.extend(config.unknown_keys(&known));
+        let selected = self.select(&registered);
+        let (definitions, components) = selected;
+        let resolve =
+            |definition: &&'static ListenerDef| definition.resolve(&config, &mut findings);
+        let mut listeners: Vec<Listener> = definitions.iter().filter_map(resolve).collect();
+        listeners.iter_mut().for_each(|listener| listener.configure(&settings));
+        listener::check(&listeners, &mut findings);
+        let wanted = definitions.iter().flat_map(|listener| listener.wanted());
+        let roots = components.into_iter().map(|component| Wanted { by: None, component });
+        let given: HashSet<TypeId> = self.provided.keys().copied().collect();
+        let components = component::plan(roots.chain(wanted).collect(), &given, &mut findings);
+        component::check_sections(&components, &config, &mut findings);
+        match findings.is_empty() {
+            true => {
+                Ok(Plan { config, settings, start, components, listeners, provided: self.provided })
+            }
+            false => Err(refused(&findings)),
+        }
+    }
+
+    /// The listeners and components of this application, each once, in order.
+    fn select(
+        &self,
+        registered: &[Definition],
+    ) -> (Vec<&'static ListenerDef>, Vec<&'static ComponentDef>) {
+        let (mut listeners, mut components) = (self.listeners.clone(), self.components.clone());
+        for definition in registered.iter().filter(|_| self.registered) {
+            match definition {
+                Definition::Listener(listener) => listeners.push(listener),
+                Definition::Component(component) => components.push(component),
+                Definition::Broker(_) => {}
+            }
+        }
+        listeners.sort_by_key(|listener| listener.place.order());
+        listeners.dedup_by(|a, b| std::ptr::eq(*a, *b));
+        components.sort_by_key(|component| component.place.order());
+        (listeners, components)
+    }
+
+    fn check_scanned(&self, registered: &[Definition], findings: &mut Vec<String>) {
+        for CrateDef { name } in self.scanned {
+            if !registered.iter().any(|definition| definition.place().crate_name() == *name) {
+                findings.push(format!(
+                    "crate `{name}` is scanned but has neither listeners nor components: remove it \
+                     from `scan(..)`, or declare its modules"
+                ));
+            }
+        }
+    }
+}
+
+/// The broker to start in this process; none if the configuration names a cluster.
+fn broker_of(
+    registered: &[Definition],
+    settings: &Settings,
+    findings: &mut Vec<String>,
+) -> Option<StartEmbedded> {
+    if !settings.name_servers.is_empty() {
+        return None;
+    }
+    let start = registered.iter().find_map(|definition| match definition {
+        Definition::Broker(broker) => Some(broker.start),
+        Definition::Listener(_) | Definition::Component(_) => None,
+    });
+    if start.is_none() {
+        let text = "this program has no broker inside: set `mq.name_servers` to a cluster, or switch \
+                    on the feature `broker` of common-mq";
+        findings.push(text.to_owned());
+    }
+    start
+}
+
+/// The ids of all listeners in the program, selected or not: configuration may speak of each.
+fn listener_ids(
+    registered: &[Definition],
+    explicit: &[&'static ListenerDef],
+    config: &Config,
+) -> Vec<String> {
+    let of_registry = registered.iter().filter_map(|definition| match definition {
+        Definition::Listener(listener) => Some(*listener),
+        Definition::Component(_) | Definition::Broker(_) => None,
+    });
+    let all = of_registry.chain(explicit.iter().copied());
+    all.filter_map(|listener| listener.resolve(config, &mut Vec::new()))
+        .map(|listener| listener.id)
+        .collect()
+}
+
+fn refused(findings: &[String]) -> Error {
+    let count = match findings.len() {
+        1 => "1 finding".to_owned(),
+        count => format!("{count} findings"),
+    };
+    Error::Config(format!("START-UP REFUSED, {count}\n\n{}", findings.join("\n\n")))
+}
+
+/// An application that is found to be in order.
+struct Plan {
+    config: Config,
+    settings: Settings,
+    start: Option<StartEmbedded>,
+    components: Vec<&'static ComponentDef>,
+    listeners: Vec<Listener>,
+    provided: HashMap<TypeId, Instance>,
+}
+
+impl Plan {
+    async fn start_broker(&self) -> Result<Option<Arc<dyn EmbeddedBroker>>, Error> {
+        let Some(start) = self.start else { return Ok(None) };
+        let options = EmbeddedOptions {
+            store: self.settings.store.clone(),
+            listen: self.settings.listen,
+            settings: self.settings.broker.clone(),
+            clock: Clock::System,
+        };
+        start(options).await.map(Some)
+    }
+
+    async fn connect(&self, broker: Option<&Arc<dyn EmbeddedBroker>>) -> Result<Client, Error> {
+        let transport = match broker {
+            Some(broker) => Transport::InProcess(Arc::clone(broker)),
+            None => Transport::Tcp,
+        };
+        let name_servers = self.settings.name_servers.clone();
+        Client::connect(ClientOptions { name_servers, transport, ..ClientOptions::default() }).await
+    }
+}
+
+/// A running application. It runs until [`Running::stop`]; dropping it abandons what is in flight.
+#[derive(Debug)]
+pub struct Running {
+    drain: Duration,
+    table: Table,
+    scope: Arc<Scope>,
+    /// Components whose `post_construct` went well, in order.
+    ready: Vec<&'static ComponentDef>,
+    consumers: Vec<(String, Consumer)>,
+    client: Client,
+    broker: Option<Arc<dyn EmbeddedBroker>>,
+}
+
+impl Running {
+    /// Sends messages.
+    #[must_use]
+    pub fn mq(&self) -> Mq {
+        self.scope.mq.clone()
+    }
+
+    /// The component of a type, if the application has it.
+    #[must_use]
+    pub fn bean<T: Component>(&self) -> Option<Bean<T>> {
+        self.scope.bean()
+    }
+
+    /// Where the embedded broker listens, if `mq.embedded.listen` says so.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.broker.as_ref().and_then(|broker| broker.address())
+    }
+
+    /// The listeners.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Stops: listeners drain, `pre_destroy` in reverse, client, broker; one deadline for the drain
+    /// and the hooks, `mq.drain`.
+    ///
+    /// # Errors
+    /// The first hook that failed, or what the broker could not write.
+    pub async fn stop(mut self) -> Result<(), Error> {
+        let clock = Clock::System;
+        let deadline_ms = clock.now_ms().saturating_add(crate::clock::millis(self.drain));
+        let left = || {
+            let left_ms = deadline_ms.saturating_sub(clock.now_ms());
+            Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))
+        };
+        let drains = self.consumers.drain(..).map(|(id, consumer)| drain(id, consumer, left()));
+        join_all(drains).await;
+        let mut failed = Ok(());
+        for component in self.ready.drain(..).rev() {
+            let hooks = (component.methods)().pre_destroy;
+            let done =
+                tokio::time::timeout(left(), call_hooks(component, hooks, &self.scope)).await;
+            let done = done.unwrap_or_else(|_| Err(late(component, self.drain)));
+            failed = failed.and(done.inspect_err(|error| tracing::error!("{error}")));
+        }
+        self.client.shutdown().await;
+        let stopped = stop_broker(self.broker.as_ref()).await;
+        failed.and(stopped)
+    }
+
+    /// Runs the hooks of all components, in the order they were built.
+    async fn construct(&mut self, components: &[&'static ComponentDef]) -> Result<(), Error> {
+        for component in components {
+            call_hooks(component, (component.methods)().post_construct, &self.scope).await?;
+            self.ready.push(component);
+        }
+        Ok(())
+    }
+
+    /// Starts one consumer for each listener.
+    async fn listen(&mut self, listeners: Vec<Listener>) -> Result<(), Error> {
+        for listener in listeners.into_iter().filter(|listener| listener.autostart) {
+            let options = listener.consumer();
+            let Listener { definition, id, .. } = listener;
+            let handler = Erased { listener: definition, scope: Arc::clone(&self.scope) };
+            let consumer = self.client.start_consumer(options, Arc::new(handler)).await?;
+            self.consumers.push((id, consumer));
+        }
+        Ok(())
+    }
+}
+
+async fn drain(id: String, consumer: Consumer, deadline: Duration) {
+    let report = consumer.shutdown(deadline).await;
+    tracing::info!(listener = id, ?report, "drained");
+}
+
+async fn call_hooks(component: &ComponentDef, hooks: &[Hook], scope: &Scope) -> Result<(), Error> {
+    for Hook { name, call } in hooks {
+        let called = AssertUnwindSafe(call(scope)).catch_unwind().await;
+        let called = called.unwrap_or_else(|panic| Err(panic_text(panic.as_ref()).to_owned()));
+        called.map_err(|error| {
+            let ComponentDef { name: owner, place, .. } = component;
+            Error::Start(format!("{owner}::{name} failed: {error}\n  {place}  {owner}"))
+        })?;
+    }
+    Ok(())
+}
+
+fn late(component: &ComponentDef, drain: Duration) -> Error {
+    let name = component.name;
+    Error::Start(format!("`pre_destroy` of {name} did not end within {drain:?} (`mq.drain`)"))
+}
+
+async fn stop_broker(broker: Option<&Arc<dyn EmbeddedBroker>>) -> Result<(), Error> {
+    match broker {
+        Some(broker) => broker.stop().await,
+        None => Ok(()),
+    }
+}
