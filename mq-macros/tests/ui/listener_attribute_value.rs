@@ -1,0 +1,13 @@
+use common_mq::prelude::*;
+
+#[mq_listener(topic = 5, group, concurrency = "8")]
+async fn on_order(body: Bytes) {
+    drop(body);
+}
+
+#[mq_listener(topic = "orders", group = "billing", concurrency = 0)]
+async fn on_none(body: Bytes) {
+    drop(body);
+}
+
+fn main() {}

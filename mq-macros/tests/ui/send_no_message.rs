@@ -1,0 +1,10 @@
+use common_mq::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order;
+
+async fn send(mq: Mq) {
+    let _ = mq.send(&Order).await;
+}
+
+fn main() {}
