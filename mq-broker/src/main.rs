@@ -25,6 +25,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A RocketMQ-compatible name server, broker and load generator.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]

@@ -34,8 +34,8 @@ struct Waiting {
     /// By (target, ticket): the reached ones are a prefix.
     wakers: BTreeMap<(u64, u64), Waker>,
     next_ticket: u64,
-    /// Blocked threads; the condition variable is only signalled when there are some.
-    threads: usize,
+    /// What blocked threads wait for; the condition variable is only signalled for a reached one.
+    threads: Vec<u64>,
     closed: Option<Arc<str>>,
 }
 
@@ -112,10 +112,12 @@ impl Watermark {
             let Some(left) = timeout.checked_sub(started.elapsed()).filter(|d| !d.is_zero()) else {
                 return Ok(value);
             };
-            waiting.threads += 1;
+            waiting.threads.push(target);
             (waiting, _) =
                 self.0.threads.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner);
-            waiting.threads -= 1;
+            if let Some(own) = waiting.threads.iter().position(|waits_for| *waits_for == target) {
+                waiting.threads.swap_remove(own);
+            }
         }
     }
 }
@@ -128,7 +130,9 @@ impl Shared {
 
     /// Wakes outside the lock: a woken task may run at once and ask for it.
     fn release(&self, waiting: MutexGuard<'_, Waiting>, wakers: BTreeMap<(u64, u64), Waker>) {
-        let threads = waiting.threads > 0;
+        let value = self.value.load(Ordering::Relaxed);
+        let threads =
+            waiting.closed.is_some() || waiting.threads.iter().any(|target| *target <= value);
         drop(waiting);
         if threads {
             self.threads.notify_all();

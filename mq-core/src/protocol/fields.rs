@@ -30,7 +30,9 @@ impl Fields {
             return;
         }
         self.0.reserve(PREFIX + key.len() + value.len());
-        self.0.extend(prefix(key.len(), value.len()).map(char::from));
+        let prefix = prefix(key.len(), value.len());
+        // Seven bits a byte are always text.
+        self.0.push_str(std::str::from_utf8(&prefix).unwrap_or_default());
         self.0.push_str(key);
         self.0.push_str(value);
     }
