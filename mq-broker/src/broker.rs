@@ -42,6 +42,8 @@ const CHECKPOINT_PERIOD: Duration = Duration::from_millis(200);
 const PREPARE_BYTES: u64 = 1 << 20;
 /// Ports tried for a broker that lets the system choose: the one two below must be free too.
 const PORT_TRIES: usize = 20;
+/// How long stopping waits for name servers to take the broker's name off.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// One broker. Everything a verb needs is a plain field.
 #[derive(Debug)]
@@ -72,6 +74,7 @@ pub struct RunningBroker {
     broker: Arc<Broker>,
     server: Server,
     loops: JoinSet<()>,
+    registration: JoinSet<()>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -96,7 +99,9 @@ impl Broker {
         }
         let threads = broker.start_threads();
         let loops = broker.start_loops();
-        Ok(RunningBroker { broker, server, loops, threads })
+        let mut registration = JoinSet::new();
+        registration.spawn(registration::run(Arc::clone(&broker)));
+        Ok(RunningBroker { broker, server, loops, registration, threads })
     }
 
     fn open(
@@ -246,7 +251,6 @@ impl Broker {
         for level in self.delay.levels() {
             loops.spawn(delay::deliver(Arc::clone(self), level));
         }
-        loops.spawn(registration::run(Arc::clone(self)));
         if let Some(name_server) = self.name_server.clone() {
             loops.spawn(async move { name_server.expire_forever().await });
         }
@@ -281,12 +285,17 @@ impl RunningBroker {
         link
     }
 
-    /// Stops in order: no new requests, answers that wait, loops, snapshots, store.
+    /// Stops in order: name servers are told, no new requests, answers that wait, loops, snapshots,
+    /// store.
     ///
     /// # Errors
     /// What could not be written.
     pub async fn stop(mut self) -> Result<(), Error> {
         self.broker.stopping.advance(1);
+        // Before the port closes, so that clients are not sent to it any more. A name server that
+        // does not answer sees the connection end.
+        let farewell = self.registration.join_next();
+        let _told = tokio::time::timeout(FAREWELL_MAX, farewell).await;
         self.server.stop().await;
         self.loops.shutdown().await;
         let (broker, threads) = (self.broker, self.threads);

@@ -7,6 +7,7 @@
 
 mod bench;
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -94,9 +95,14 @@ const FAILED: u8 = 1;
 const WRONG_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(usage) => return explained(&usage),
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    log.with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return told(&Error::Closed(format!("no threads: {error}"))),
@@ -104,6 +110,16 @@ fn main() -> ExitCode {
     match runtime.block_on(run(arguments.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => told(&error),
+    }
+}
+
+/// Help and version were asked for; everything else that the parser says is a mistake.
+fn explained(usage: &clap::Error) -> ExitCode {
+    // Without a stream nobody can be told.
+    let _unheard = usage.print();
+    match usage.use_stderr() {
+        true => ExitCode::from(WRONG_CONFIGURATION),
+        false => ExitCode::SUCCESS,
     }
 }
 

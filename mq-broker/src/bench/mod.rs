@@ -65,10 +65,14 @@ struct Run {
     json: bool,
 }
 
+fn body_bytes() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=4_194_304)
+}
+
 #[derive(Debug, Args)]
 struct Size {
     /// Bytes of a body.
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    #[arg(long, default_value_t = 128, value_parser = body_bytes())]
     size: u32,
 }
 

@@ -129,10 +129,7 @@ async fn reach(producer: &Producer, message: &Outgoing) -> Result<(), Error> {
 
 /// A cluster that is starting, or has just created the topic, refuses a message or two.
 fn may_pass(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Refused { .. } | Error::NoRoute { .. } | Error::Timeout { .. } | Error::Closed(_)
-    )
+    matches!(error, Error::Refused { .. } | Error::Timeout { .. } | Error::Closed(_))
 }
 
 /// One request under way.
