@@ -7,7 +7,7 @@ use quote::ToTokens;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Result, Token};
+use syn::{Attribute, Error, Expr, ExprLit, Ident, Lit, LitStr, Result, Token};
 
 /// Longest topic and group names a RocketMQ broker accepts.
 const TOPIC_MAX_LENGTH: usize = 127;
@@ -129,6 +129,11 @@ fn unknown(name: &Ident, known: &[&str]) -> String {
         Some(near) => format!("unknown attribute `{name}`; did you mean `{near}`?"),
         None => format!("unknown attribute `{name}`; known are: {}", known.join(", ")),
     }
+}
+
+/// The conditions an item is compiled under, for what is generated beside it.
+pub(crate) fn conditions(attributes: &[Attribute]) -> Vec<&Attribute> {
+    attributes.iter().filter(|attribute| attribute.path().is_ident("cfg")).collect()
 }
 
 /// The candidate that a typing mistake most likely meant.

@@ -8,9 +8,9 @@ use syn::spanned::Spanned;
 use syn::{
     Attribute, Error, Expr, Field, Fields, ImplItem, ImplItemFn, Item, ItemImpl, ItemStruct,
 };
-use syn::{Path, Result, Type, parse_quote};
+use syn::{Result, Type, parse_quote};
 
-use crate::attr::{Args, Mistakes};
+use crate::attr::{self, Args, Mistakes};
 use crate::listener::{self, Declared};
 
 /// Which part of a component's life a method is.
@@ -108,8 +108,9 @@ fn needs(fields: &Fields) -> Result<Vec<TokenStream>> {
             continue;
         }
         let name = field.ident.as_ref().map_or_else(|| at.to_string(), Ident::to_string);
-        let ty = &field.ty;
+        let (ty, conditions) = (&field.ty, attr::conditions(&field.attrs));
         needs.push(quote_spanned! {ty.span()=>
+            #(#conditions)*
             ::common_mq::__private::FieldNeed {
                 field: #name,
                 need: <#ty as ::common_mq::__private::Inject>::NEED,
@@ -141,9 +142,10 @@ fn build(structure: &ItemStruct) -> Result<TokenStream> {
                 <#ty as ::common_mq::__private::Inject>::inject(__mq_scope)?
             },
         };
+        let conditions = attr::conditions(&field.attrs);
         values.push(match &field.ident {
-            Some(name) => quote!(#name: #value),
-            None => value,
+            Some(name) => quote!(#(#conditions)* #name: #value),
+            None => quote!(#(#conditions)* #value),
         });
     }
     let name = &structure.ident;
@@ -220,7 +222,7 @@ fn check_block(arguments: &TokenStream, block: &ItemImpl) -> Result<()> {
 #[derive(Default)]
 struct Methods {
     definitions: Vec<TokenStream>,
-    names: Vec<Ident>,
+    names: Vec<TokenStream>,
     visible: Vec<TokenStream>,
     post_construct: Vec<TokenStream>,
     pre_destroy: Vec<TokenStream>,
@@ -255,19 +257,22 @@ impl Methods {
         let declared = Declared::parse(arguments)?;
         let name = &method.sig.ident;
         let hidden = listener::hidden_name(name);
-        let function: Path = parse_quote!(<#owner>::#name);
+        let function = quote!(<#owner>::#name);
         let definition = listener::definition(&declared, &method.sig, &function, Some(owner));
+        let conditions = attr::conditions(&method.attrs);
         self.definitions.push(quote! {
+            #(#conditions)*
             #[allow(non_upper_case_globals, reason = "named after the listener")]
             const #hidden: &'static __mq::ListenerDef = { #definition &__MQ_DEFINITION };
         });
         let visibility = &method.vis;
         self.visible.push(quote! {
+            #(#conditions)*
             #[doc(hidden)]
             #[allow(dead_code, non_upper_case_globals, reason = "named after the listener")]
             #visibility const #hidden: &'static __mq::ListenerDef = #hidden;
         });
-        self.names.push(hidden);
+        self.names.push(quote!(#(#conditions)* #hidden));
         Ok(())
     }
 }
@@ -294,6 +299,7 @@ fn hook(
         return Err(Error::new_spanned(second, text));
     }
     let (name, text) = (&signature.ident, signature.ident.to_string());
+    let conditions = attr::conditions(&method.attrs);
     let span = match &signature.output {
         syn::ReturnType::Default => name.span(),
         syn::ReturnType::Type(_, ty) => ty.span(),
@@ -302,6 +308,7 @@ fn hook(
         ::common_mq::__private::IntoHookResult::into_hook_result(__mq_output)
     };
     Ok(quote! {
+        #(#conditions)*
         __mq::Hook {
             name: #text,
             call: |__mq_scope| ::std::boxed::Box::pin(async move {

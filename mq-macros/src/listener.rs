@@ -6,7 +6,7 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
-use syn::{FnArg, ItemFn, LitStr, Path, Receiver, ReceiverKind, Result, ReturnType};
+use syn::{FnArg, ItemFn, LitStr, Receiver, ReceiverKind, Result, ReturnType};
 use syn::{Signature, Type};
 
 use crate::attr::{self, Args, Mistakes};
@@ -74,8 +74,10 @@ fn free_function(arguments: TokenStream, function: &ItemFn) -> Result<TokenStrea
     let declared = Declared::parse(arguments)?;
     let name = &signature.ident;
     let (visibility, hidden) = (&function.vis, hidden_name(name));
-    let definition = definition(&declared, signature, &name.clone().into(), None);
+    let conditions = attr::conditions(&function.attrs);
+    let definition = definition(&declared, signature, &quote!(#name), None);
     Ok(quote! {
+        #(#conditions)*
         #[doc(hidden)]
         #[allow(dead_code, non_upper_case_globals, reason = "named after the listener")]
         #visibility const #hidden: &'static ::common_mq::__private::ListenerDef = {
@@ -142,7 +144,7 @@ pub(crate) fn check_receiver(signature: &Signature, what: &str) -> Result<()> {
 pub(crate) fn definition(
     declared: &Declared,
     signature: &Signature,
-    function: &Path,
+    function: &TokenStream,
     owner: Option<&Type>,
 ) -> TokenStream {
     let name = &signature.ident;
@@ -216,7 +218,7 @@ fn option<T: quote::ToTokens>(value: Option<&T>) -> TokenStream {
 fn call(
     signature: &Signature,
     types: &[&Type],
-    function: &Path,
+    function: &TokenStream,
     owner: Option<&Type>,
 ) -> TokenStream {
     let names: Vec<Ident> =
@@ -229,13 +231,7 @@ fn call(
                 )?;
         }
     });
-    let bean = owner.map(|owner| {
-        quote! {
-            let __mq_owner = <__mq::Bean<#owner> as __mq::FromDelivery>::from_delivery(
-                __mq_delivery, __mq_scope,
-            )?;
-        }
-    });
+    let bean = owner.map(|owner| quote!(let __mq_owner = __mq::owner::<#owner>(__mq_scope);));
     let this = owner.map(|_| quote!(&__mq_owner,));
     let output_span = match &signature.output {
         ReturnType::Default => signature.ident.span(),

@@ -41,8 +41,14 @@ pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream 
         Ok(main) => main,
         Err(error) => {
             let error = error.into_compile_error();
-            // A `main` of the right shape, so that the mistake is the only thing reported.
-            quote! { fn main() { #error } }
+            // Inside a `main` of the right shape, so that the mistake is the only thing reported.
+            quote! {
+                #error
+                fn main() {
+                    #[allow(dead_code, reason = "it would be the program's main")]
+                    #item
+                }
+            }
         }
     }
 }

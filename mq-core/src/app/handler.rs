@@ -1,16 +1,15 @@
 //! From a delivery to the user's function and back: what a parameter may be, what a return value
 //! means, and the erased handler that the client calls. Not here: the extractors themselves
-//! (`app/payload.rs`), the retry policy (the broker's).
+//! (`app/payload.rs`); panics, time-outs and the log of failures (`client/handling.rs`); the retry
+//! policy (the broker's).
 //!
-//! Invariants: a panic of a handler is its error, caught for that message alone; a body that does not
-//! decode goes to the dead letters at once, with the cause.
+//! Invariant: a body that does not decode goes to the dead letters at once, with the cause; an error
+//! asks for another attempt.
 
 use std::fmt;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::app::component::{Bean, Component, ComponentDef, Scope};
@@ -165,14 +164,10 @@ impl<T: IntoOutcome, E: fmt::Display> IntoOutcome for Result<T, E> {
     fn into_outcome(self) -> Outcome {
         match self {
             Ok(value) => value.into_outcome(),
-            Err(error) => retry(format!("{error:#}")),
+            // Level 0: the broker lets each attempt wait longer than the one before.
+            Err(error) => Outcome::Retry { delay_level: 0, cause: format!("{error:#}") },
         }
     }
-}
-
-/// Redelivery after the broker's growing delay.
-fn retry(cause: String) -> Outcome {
-    Outcome::Retry { delay_level: 0, cause }
 }
 
 /// A listener as the client's consumer calls it.
@@ -184,45 +179,11 @@ pub(crate) struct Erased {
 #[async_trait]
 impl Handler for Erased {
     async fn handle(&self, delivery: Delivery) -> Outcome {
-        let call = (self.listener.call)(&self.scope, &delivery);
-        let outcome = match AssertUnwindSafe(call).catch_unwind().await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(Undecodable(cause))) => Outcome::DeadLetter { cause },
-            Err(panic) => retry(format!("panicked: {}", panic_text(panic.as_ref()))),
-        };
-        self.report(&delivery, &outcome);
-        outcome
-    }
-}
-
-impl Erased {
-    fn report(&self, delivery: &Delivery, outcome: &Outcome) {
-        let (listener, topic) = (self.listener.name, delivery.topic());
-        match outcome {
-            Outcome::Ack => tracing::trace!(listener, topic, "handled"),
-            Outcome::Retry { cause, .. } => tracing::warn!(
-                listener,
-                topic,
-                msg_id = delivery.msg_id(),
-                attempt = delivery.reconsume_times.saturating_add(1),
-                cause,
-                "handler failed; the message will be delivered again"
-            ),
-            Outcome::DeadLetter { cause } => tracing::error!(
-                listener,
-                topic,
-                msg_id = delivery.msg_id(),
-                cause,
-                "message given up to the dead letters"
-            ),
+        match (self.listener.call)(&self.scope, &delivery).await {
+            Ok(outcome) => outcome,
+            Err(Undecodable(cause)) => Outcome::DeadLetter { cause },
         }
     }
-}
-
-/// The text of a panic, as `panic!` and `expect` leave it.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text")
 }
 
 #[cfg(test)]

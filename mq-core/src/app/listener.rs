@@ -84,8 +84,8 @@ impl ListenerDef {
         let topic = self.topic.or(payload_topic(self.parts)).unwrap_or_default();
         let topic = text("topic", topic, names::check_topic);
         let group = text("group", self.group, names::check_group);
-        let tags = text("tags", self.tags.or(self.payload_tag()).unwrap_or("*"), |_| Ok(()));
-        let id = text("id", self.id.unwrap_or(self.group), |_| Ok(()));
+        let tags = text("tags", self.tags.or(self.payload_tag()).unwrap_or("*"), check_tags);
+        let id = self.id.map_or_else(|| group.clone(), |id| text("id", id, |_| Ok(())));
         Some(Listener {
             definition: self,
             id: id?,
@@ -97,12 +97,26 @@ impl ListenerDef {
         })
     }
 
+    /// The name in the configuration; `None` if a placeholder in it is not configured.
+    pub(crate) fn id(&self, config: &Config) -> Option<String> {
+        config.resolve(self.id.unwrap_or(self.group)).ok()
+    }
+
     fn payload_tag(&self) -> Option<&'static str> {
         self.parts.iter().find_map(|part| match part {
             Part::Body { tag, .. } => *tag,
             Part::Component(_) | Part::Other => None,
         })
     }
+}
+
+/// `*`, or tags joined by `||`.
+fn check_tags(expression: &str) -> Result<(), String> {
+    let illegal = |tag: &str| tag.is_empty() || tag.contains(['|', '*', ' ']);
+    if expression.trim() != "*" && expression.split("||").map(str::trim).any(illegal) {
+        return Err(format!("`{expression}` is neither `*` nor tags joined by `||`"));
+    }
+    Ok(())
 }
 
 impl Listener {
@@ -236,8 +250,12 @@ mod tests {
 
     static FIRST: ListenerDef = definition("on_paid", 3);
     static SECOND: ListenerDef = definition("on_any", 30);
-    static ILLEGAL: ListenerDef =
-        ListenerDef { topic: Some("${no.such.key}"), group: "a b", ..definition("bad", 60) };
+    static ILLEGAL: ListenerDef = ListenerDef {
+        topic: Some("${x}"),
+        group: "a b",
+        tags: Some("a|b"),
+        ..definition("bad", 60)
+    };
 
     fn resolved(definition: &'static ListenerDef) -> Listener {
         let config = Config::load(&Layers::none()).expect("nothing to read");
@@ -261,7 +279,7 @@ mod tests {
         let config = Config::load(&Layers::none()).expect("nothing to read");
         let mut findings = Vec::new();
         assert!(ILLEGAL.resolve(&config, &mut findings).is_none());
-        assert_eq!(findings.len(), 2, "{findings:?}");
+        assert_eq!(findings.len(), 3, "{findings:?}");
         assert!(findings.iter().all(|finding| finding.ends_with("src/lib.rs:60  bad")));
     }
 

@@ -51,14 +51,15 @@ pub use self::registry::{BrokerDef, COMMON_MQ_V1_DEFINITIONS, CrateDef, Definiti
 
 use self::component::Wanted;
 use self::config::{Layers, Settings};
-use self::handler::{Erased, panic_text};
+use self::handler::Erased;
 use self::listener::Listener;
 
 /// An application before its start.
 ///
 /// [`App::new`] takes every listener and component that is registered in the program; [`App::bare`]
 /// takes none but those it is given. That is the whole rule of selection: a test names what it wants.
-#[derive(Debug, Default)]
+#[derive(Debug)]
+#[must_use = "an application does nothing until it is run or started"]
 pub struct App {
     registered: bool,
     listeners: Vec<&'static ListenerDef>,
@@ -70,28 +71,38 @@ pub struct App {
     mistakes: Vec<String>,
 }
 
+impl Default for App {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl App {
     /// An application of everything that is registered in the program.
-    #[must_use]
     pub fn new() -> Self {
-        Self { registered: true, ..Self::default() }
+        Self { registered: true, ..Self::bare() }
     }
 
     /// An application of what it is given alone, and of the components which that needs.
-    #[must_use]
     pub fn bare() -> Self {
-        Self::default()
+        Self {
+            registered: false,
+            listeners: Vec::new(),
+            components: Vec::new(),
+            provided: HashMap::new(),
+            sets: Vec::new(),
+            scanned: &[],
+            mistakes: Vec::new(),
+        }
     }
 
     /// Adds a listener: `app.listener(def!(orders::on_paid))`.
-    #[must_use]
     pub fn listener(mut self, definition: &'static ListenerDef) -> Self {
         self.listeners.push(definition);
         self
     }
 
     /// Adds a component with its listeners and hooks.
-    #[must_use]
     pub fn component<T: Component>(mut self) -> Self {
         let definition = T::definition();
         self.components.push(definition);
@@ -99,16 +110,15 @@ impl App {
         self
     }
 
-    /// Gives the application the instance of a component, instead of building it: one made by the
-    /// program, or a stand-in for a test.
-    #[must_use]
+    /// Adds a component by its instance, which is then not built: one made by the program, or a
+    /// stand-in for a test. Its hooks run; its listeners are those that are registered or named.
     pub fn provide<T: Component>(mut self, component: T) -> Self {
+        self.components.push(T::definition());
         self.provided.insert(TypeId::of::<T>(), Arc::new(component));
         self
     }
 
     /// Overrides a configuration key, as `--set key=value` does on the command line.
-    #[must_use]
     pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.sets.push((key.into(), value.into()));
         self
@@ -268,9 +278,7 @@ fn listener_ids(
         Definition::Component(_) | Definition::Broker(_) => None,
     });
     let all = of_registry.chain(explicit.iter().copied());
-    all.filter_map(|listener| listener.resolve(config, &mut Vec::new()))
-        .map(|listener| listener.id)
-        .collect()
+    all.filter_map(|listener| listener.id(config)).collect()
 }
 
 fn refused(findings: &[String]) -> Error {
@@ -315,6 +323,7 @@ impl Plan {
 
 /// A running application. It runs until [`Running::stop`]; dropping it abandons what is in flight.
 #[derive(Debug)]
+#[must_use = "an application that is dropped is not drained; stop it"]
 pub struct Running {
     drain: Duration,
     table: Table,
@@ -408,7 +417,7 @@ async fn drain(id: String, consumer: Consumer, deadline: Duration) {
 async fn call_hooks(component: &ComponentDef, hooks: &[Hook], scope: &Scope) -> Result<(), Error> {
     for Hook { name, call } in hooks {
         let called = AssertUnwindSafe(call(scope)).catch_unwind().await;
-        let called = called.unwrap_or_else(|panic| Err(panic_text(panic.as_ref()).to_owned()));
+        let called = called.unwrap_or_else(|_| Err("it panicked".to_owned()));
         called.map_err(|error| {
             let ComponentDef { name: owner, place, .. } = component;
             Error::Start(format!("{owner}::{name} failed: {error}\n  {place}  {owner}"))
