@@ -200,7 +200,10 @@ impl Broker {
     /// Fills queues and key index as the log becomes readable.
     fn index(&self) -> Result<(), StoreError> {
         while !self.stops() {
-            if !self.store.index_step()? {
+            if self.store.index_step()? {
+                // Where the cores are busy more gathers meanwhile, and the next step does more at once.
+                std::thread::yield_now();
+            } else {
                 wait(self.store.log.readable_mark(), self.store.indexed.get() + 1);
             }
         }

@@ -152,13 +152,29 @@ impl Remote {
     /// # Errors
     /// [`Error::Timeout`], [`Error::Closed`], or [`Error::Refused`] with code 2 when too many calls are under way.
     pub async fn call(&self, command: Command, timeout: Duration) -> Result<Command, Error> {
+        self.call_since(command, Instant::now(), timeout).await
+    }
+
+    /// As [`Self::call`]; the time-out began at `started`. Reading the clock is a part of what a send costs.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_since(
+        &self,
+        command: Command,
+        started: Instant,
+        timeout: Duration,
+    ) -> Result<Command, Error> {
         match &*self.0 {
-            Ends::Wire { wire, .. } => wire.call(command, timeout).await,
+            Ends::Wire { wire, .. } => wire.call(command, started, timeout).await,
             Ends::Local { link, .. } => {
                 let what = Named(command.code);
-                tokio::time::timeout(timeout, call_local(link, command))
-                    .await
-                    .unwrap_or_else(|_| Err(what.timed_out(timeout, "the embedded broker")))
+                tokio::time::timeout_at(
+                    started.checked_add(timeout).unwrap_or(started + FOREVER),
+                    call_local(link, command),
+                )
+                .await
+                .unwrap_or_else(|_| Err(what.timed_out(timeout, "the embedded broker")))
             }
         }
     }
@@ -249,10 +265,15 @@ impl Wire {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn call(&self, mut command: Command, timeout: Duration) -> Result<Command, Error> {
+    async fn call(
+        &self,
+        mut command: Command,
+        started: Instant,
+        timeout: Duration,
+    ) -> Result<Command, Error> {
         let what = Named(command.code);
         let (reply, answer) = oneshot::channel();
-        command.opaque = self.register(reply, timeout)?;
+        command.opaque = self.register(reply, started, timeout)?;
         let parked = Parked { wire: self, opaque: command.opaque };
         let sent = self.enqueue(&command).await;
         drop(command);
@@ -270,8 +291,12 @@ impl Wire {
     }
 
     /// Enters a call in the table; returns its opaque number.
-    fn register(&self, reply: oneshot::Sender<Command>, timeout: Duration) -> Result<i32, Error> {
-        let started = Instant::now();
+    fn register(
+        &self,
+        reply: oneshot::Sender<Command>,
+        started: Instant,
+        timeout: Duration,
+    ) -> Result<i32, Error> {
         let deadline = started.checked_add(timeout).unwrap_or(started + FOREVER);
         let mut pending = self.lock_pending();
         if let Some(reason) = &pending.closed {

@@ -111,7 +111,7 @@ impl Producer {
     /// [`Error::Message`], [`Error::NoRoute`], [`Error::Connect`].
     pub async fn send_oneway(&self, message: Outgoing) -> Result<(), Error> {
         let (ready, _) = self.ready(message)?;
-        let deadline = Instant::now() + self.client.0.options.send_timeout;
+        let deadline = self.deadline();
         let target = self.target(&ready.topic, To::Any, None, deadline).await?;
         let remote = self.reach(&target.link, deadline).await?;
         remote.oneway(self.request(&ready, &target.queue)).await
@@ -165,9 +165,12 @@ impl Producer {
     }
 
     fn deadline(&self) -> Instant {
-        let now = Instant::now();
-        let longest = Duration::from_secs(24 * 3_600);
-        now + self.client.0.options.send_timeout.min(longest)
+        Instant::now() + self.timeout()
+    }
+
+    /// For a send with all its attempts.
+    fn timeout(&self) -> Duration {
+        self.client.0.options.send_timeout.min(Duration::from_secs(24 * 3_600))
     }
 
     /// Checks a message and gives it its unique key.
@@ -246,15 +249,20 @@ impl Producer {
         deadline: Instant,
     ) -> Result<Command, Error> {
         let remote = self.reach(&target.link, deadline).await?;
-        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = self.timeout();
+        let started = deadline.checked_sub(timeout).unwrap_or(deadline);
         let request = self.request(ready, &target.queue);
-        let answer = remote.call(request, left).await.map_err(|error| match error {
-            Error::Timeout { after_ms, .. } => {
-                let doubt = "the message may or may not have been stored";
-                Error::Timeout { what: format!("a send to {} ({doubt})", target.queue), after_ms }
-            }
-            other => other,
-        })?;
+        let answer =
+            remote.call_since(request, started, timeout).await.map_err(|error| match error {
+                Error::Timeout { after_ms, .. } => {
+                    let doubt = "the message may or may not have been stored";
+                    Error::Timeout {
+                        what: format!("a send to {} ({doubt})", target.queue),
+                        after_ms,
+                    }
+                }
+                other => other,
+            })?;
         match status(answer.response_code()) {
             Some(_) => Ok(answer),
             None => Err(Error::Refused {

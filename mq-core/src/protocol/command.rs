@@ -536,10 +536,12 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_utf8_are_refused() {
-        let mut frame = json_frame(r#"{"unread":"x"}"#).to_vec();
-        let last = frame.len() - 3;
-        frame[last] = 0xFF;
-        assert_eq!(Command::decode(frame.into()).unwrap_err(), CodecError::NotUtf8);
+        for header in [r#"{"remark":"x"}"#, r#"{"extFields":{"k":"x"}}"#] {
+            let mut frame = json_frame(header).to_vec();
+            let at = frame.iter().rposition(|byte| *byte == b'x').unwrap();
+            frame[at] = 0xFF;
+            assert_eq!(Command::decode(frame.into()).unwrap_err(), CodecError::NotUtf8, "{header}");
+        }
         // A character cut in two by the border of key and value.
         let bytes = from_hex(
             "01000027 0069 00 0125 00000007 00000000 00000000 00000012

@@ -15,7 +15,6 @@ const DEPTH_MAX: usize = 32;
 type Result<T> = std::result::Result<T, CodecError>;
 
 pub(super) fn decode(header: &[u8], limits: &Limits) -> Result<Head> {
-    std::str::from_utf8(header).map_err(|_| CodecError::NotUtf8)?;
     let mut scanner = Scanner { rest: header };
     let mut head = Head::default();
     scanner.expect(b'{')?;
@@ -183,8 +182,10 @@ impl<'a> Scanner<'a> {
     fn string(&mut self, out: &mut Vec<u8>) -> Result<()> {
         self.expect(b'"')?;
         loop {
-            let run = self.rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
-            let run = run.ok_or(bad("a string of the JSON header does not end"))?;
+            let run = plain_run(self.rest, 0);
+            if run == self.rest.len() {
+                return Err(bad("a string of the JSON header does not end"));
+            }
             out.extend_from_slice(self.take(run));
             let quote = self.rest.first() == Some(&b'"');
             self.advance(1);
@@ -326,8 +327,7 @@ fn put_string(out: &mut BytesMut, text: &str) {
     out.put_u8(b'"');
     let mut rest = text.as_bytes();
     loop {
-        let special = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
-        let run = rest.iter().position(special).unwrap_or(rest.len());
+        let run = plain_run(rest, FIRST_PRINTABLE);
         let (plain, tail) = rest.split_at(run);
         out.extend_from_slice(plain);
         let Some((byte, after)) = tail.split_first() else { break };
@@ -335,6 +335,32 @@ fn put_string(out: &mut BytesMut, text: &str) {
         rest = after;
     }
     out.put_u8(b'"');
+}
+
+/// Bytes below it are controls, which a JSON string cannot hold as they are.
+const FIRST_PRINTABLE: u8 = 0x20;
+
+/// How many bytes there are before a quote, a backslash or a byte below `least`; all when there is none. Looks at eight
+/// bytes at a time: headers are mostly plain text, and each byte is looked at by every broker and client on its way.
+fn plain_run(text: &[u8], least: u8) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // The lowest bit set marks the first byte below a limit of at most 128; bits above it may be wrong.
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGH;
+    let special = |byte: &u8| *byte < least || matches!(byte, b'"' | b'\\');
+    let (words, _) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+        let found = quote | backslash | below(word, least);
+        if found != 0 {
+            return index * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let done = words.len() * 8;
+    let rest = text.get(done..).unwrap_or_default();
+    done + rest.iter().position(special).unwrap_or(rest.len())
 }
 
 fn put_escape(out: &mut BytesMut, byte: u8) {
@@ -347,6 +373,25 @@ fn put_escape(out: &mut BytesMut, byte: u8) {
             let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
             out.extend_from_slice(b"\\u00");
             out.extend_from_slice(&[digit(byte >> 4), digit(byte & 0xF)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_run_ends_where_looking_at_each_byte_ends_it(
+            text in prop::collection::vec(prop_oneof![Just(b'"'), Just(b'\\'), any::<u8>(), b'a'..=b'z'], 0..64),
+            controls in any::<bool>(),
+        ) {
+            let least = if controls { FIRST_PRINTABLE } else { 0 };
+            let special = |byte: &u8| *byte < least || matches!(byte, b'"' | b'\\');
+            let expected = text.iter().position(special).unwrap_or(text.len());
+            prop_assert_eq!(plain_run(&text, least), expected);
         }
     }
 }

@@ -8,8 +8,8 @@
 //! Everything here is pure: bytes in, values out, and back. No sockets, no files, no runtime, no
 //! clock. Nothing that a peer can send panics, hangs or allocates more than the frame it came in.
 
-pub mod code;
 mod batch;
+pub mod code;
 mod cursor;
 mod fields;
 mod json;
