@@ -6,6 +6,9 @@
 //! names in `MQ_NAME_SERVER` (then the runs in process are left out, and time cannot be moved).
 #![forbid(unsafe_code)]
 
+pub mod java;
+pub mod program;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
