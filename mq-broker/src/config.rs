@@ -151,6 +151,8 @@ settings! {
         /// Time between two looks for brokers that have fallen silent, in ms.
         scan_not_active_broker_interval_ms: u64 =
             "scanNotActiveBrokerInterval", 10_000, number(100..=60_000);
+        /// File of the values that administrators put; empty to keep them in memory only.
+        kv_config_path: PathBuf = "kvConfigPath", PathBuf::new(), optional_path();
         /// Answer the question for all topics.
         enable_all_topic_list: bool = "enableAllTopicList", true, switch();
         /// Put the queue order of a topic, where one is configured, into its route.
@@ -565,6 +567,12 @@ fn path(text: &str) -> Result<PathBuf, String> {
         true => Err("accepts the path of a folder".to_owned()),
         false => Ok(PathBuf::from(text)),
     }
+}
+
+/// RocketMQ's examples give an empty path where nothing is to be written.
+#[expect(clippy::unnecessary_wraps, reason = "a check may refuse; this one takes every path")]
+fn optional_path(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
 }
 
 /// Names travel in routes, where clients split text at `:`, `;` and `,`, and name topics.

@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use mq_broker::broker::{self, Broker, RunningBroker};
 use mq_broker::config::{BrokerConfig, ConfigError, Loaded, NameServerConfig, Settings, Sources};
 use mq_broker::namesrv::NameServer;
-use mq_broker::store::disk::read_text;
+use mq_broker::store::disk::{OsDisk, read_text};
 use mq_core::Error;
 use mq_core::clock::Clock;
 use mq_core::server::{Server, ServerOptions};
@@ -193,7 +193,8 @@ async fn run_namesrv(namesrv: Namesrv) -> Result<(), Error> {
         ))
     })?;
     let local = listener.local_addr().unwrap_or(address);
-    let name_server = Arc::new(NameServer::new(config, Clock::System));
+    let name_server = NameServer::open(config, Clock::System, Arc::new(OsDisk));
+    let name_server = Arc::new(name_server.map_err(|error| Error::Config(error.to_string()))?);
     let mut server = Server::new(ServerOptions::default());
     server.accept(listener, &name_server);
     println!("mq: name server on {local}");

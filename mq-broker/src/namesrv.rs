@@ -3,7 +3,8 @@
 //!
 //! Not here: the table of brokers and topics (`routes.rs`), what a broker says of itself
 //! (`registration.rs`). Invariants: every answer is made under one lock of the table, so a route
-//! is never half a change; locks are not held while anything waits; bodies are strict JSON
+//! is never half a change; locks are not held while anything waits, save while a value is
+//! written to its file; bodies are strict JSON
 //! without blanks, because one client splits routes as text.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use mq_core::protocol::header::{
 use mq_core::protocol::{Command, RequestCode, ResponseCode};
 use mq_core::server::{Peer, Replies, Service};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::config::{NameServerConfig, Settings};
@@ -31,6 +33,9 @@ use crate::refusal::Refusal;
 use crate::routes::{
     BrokerMembers, MemberId, Origin, Queues, Registration, Route, Routes, Version,
 };
+use crate::store::StoreError;
+use crate::store::disk::{Disk, parent_of};
+use crate::store::table_file::TableFile;
 
 /// Namespace of the values that give topics a queue order.
 const ORDER_NAMESPACE: &str = "ORDER_TOPIC_CONFIG";
@@ -50,12 +55,20 @@ pub struct NameServer {
     clock: Clock,
     routes: Mutex<Routes>,
     pairs: Mutex<Pairs>,
+    pair_file: Option<TableFile>,
     /// Version of the topics that the broker of this process told last.
     learned: Mutex<Option<u64>>,
 }
 
 /// Values by key by namespace.
 type Pairs = BTreeMap<String, BTreeMap<String, String>>;
+
+/// kvConfig.json.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PairTable {
+    config_table: Pairs,
+}
 
 impl Service for NameServer {
     fn burst(this: &Arc<Self>, peer: &Arc<Peer>, burst: &mut Vec<Command>, replies: &mut Replies) {
@@ -75,7 +88,7 @@ impl Service for NameServer {
 }
 
 impl NameServer {
-    /// A name server that knows nobody yet.
+    /// A name server that knows nobody yet, and keeps what administrators put in memory.
     #[must_use]
     pub fn new(config: NameServerConfig, clock: Clock) -> Self {
         Self {
@@ -83,8 +96,32 @@ impl NameServer {
             clock,
             routes: Mutex::default(),
             pairs: Mutex::default(),
+            pair_file: None,
             learned: Mutex::default(),
         }
+    }
+
+    /// A name server with what administrators put into it before.
+    ///
+    /// # Errors
+    /// When the file of `kvConfigPath` cannot be read, or its folder not be made.
+    pub fn open(
+        config: NameServerConfig,
+        clock: Clock,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, StoreError> {
+        let path = config.kv_config_path.clone();
+        let mut name_server = Self::new(config, clock);
+        if !path.as_os_str().is_empty() {
+            let folder = parent_of(&path);
+            disk.create_dir_all(&folder)
+                .map_err(|error| StoreError::io(&folder, "create", error))?;
+            let file = TableFile::new(disk, path);
+            let saved: PairTable = file.load()?.unwrap_or_default();
+            name_server.pairs = Mutex::new(saved.config_table);
+            name_server.pair_file = Some(file);
+        }
+        Ok(name_server)
     }
 
     /// Answers a request. `None` for a code that is no name server's.
@@ -323,8 +360,21 @@ impl NameServer {
                 format!("the name server holds {MAX_PAIRS} values, its limit: delete some"),
             ));
         }
-        pairs.entry(namespace.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
+        let mut changed = pairs.clone();
+        changed.entry(namespace.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
+        self.replace_pairs(&mut pairs, changed)?;
         Ok(Command::success(request))
+    }
+
+    /// What cannot be saved is not changed.
+    fn replace_pairs(&self, pairs: &mut Pairs, changed: Pairs) -> Result<(), Refusal> {
+        let table = PairTable { config_table: changed };
+        match &self.pair_file {
+            Some(file) => file.save(&table)?,
+            None => warn!("put values are lost at the end: set kvConfigPath to keep them"),
+        }
+        *pairs = table.config_table;
+        Ok(())
     }
 
     fn pair(&self, request: &Command) -> Handled {
@@ -342,11 +392,15 @@ impl NameServer {
     fn delete_pair(&self, request: &Command) -> Handled {
         let KvConfigRequest { namespace, key } = request.decode_header()?;
         let mut pairs = self.pairs();
-        if let Some(values) = pairs.get_mut(namespace) {
+        let mut changed = pairs.clone();
+        if let Some(values) = changed.get_mut(namespace) {
             values.remove(key);
             if values.is_empty() {
-                pairs.remove(namespace);
+                changed.remove(namespace);
             }
+        }
+        if changed != *pairs {
+            self.replace_pairs(&mut pairs, changed)?;
         }
         Ok(Command::success(request))
     }
