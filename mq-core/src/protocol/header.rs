@@ -145,3 +145,73 @@ impl Header<'_> for () {
 
     fn write(&self, _: &mut Fields) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn back<'a, H: Header<'a>>(header: &H, fields: &'a mut Fields) -> H {
+        header.write(fields);
+        H::read(fields).unwrap()
+    }
+
+    #[test]
+    fn fields_nobody_knows_and_empty_options_are_passed_over() {
+        let fields = [("bname", "b"), ("topic", "t"), ("queueId", "3"), ("nsd", "true")];
+        let queue_id = QueueRequest::read(&fields.into_iter().collect()).unwrap().queue_id;
+        assert_eq!(queue_id, 3);
+        let fields: Fields =
+            [("offset", "1"), ("group", "g"), ("delayLevel", "0"), ("maxReconsumeTimes", "")]
+                .into_iter()
+                .collect();
+        let header = ConsumerSendMsgBackRequest::read(&fields).unwrap();
+        assert_eq!((header.max_reconsume_times, header.origin_topic), (None, None));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_named_and_cut_short() {
+        let long = "9".repeat(1_000);
+        let fields = [("topic", "t"), ("queueId", long.as_str())].into_iter().collect();
+        let error = QueueRequest::read(&fields).unwrap_err().to_string();
+        assert!(error.contains("`queueId`") && error.len() < 200, "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn headers_come_back(
+            texts in (any::<String>(), any::<String>(), prop::option::of("\\PC{1,9}")),
+            numbers in (any::<i32>(), any::<i64>(), any::<i64>(), prop::option::of(any::<i32>())),
+            yes in prop::option::of(any::<bool>()),
+        ) {
+            let (queue_id, offset, time, maximum) = numbers;
+            let pull = PullRequest {
+                consumer_group: &texts.0,
+                topic: &texts.1,
+                queue_id,
+                queue_offset: offset,
+                sub_version: time,
+                subscription: texts.2.as_deref(),
+                max_msg_bytes: maximum,
+                ..PullRequest::default()
+            };
+            let mut fields = Fields::default();
+            prop_assert_eq!(back(&pull, &mut fields), pull);
+            let send = SendRequest {
+                producer_group: &texts.0,
+                topic: &texts.1,
+                queue_id,
+                born_timestamp: time,
+                properties: texts.2.as_deref(),
+                max_reconsume_times: maximum,
+                unit_mode: yes,
+                ..SendRequest::default()
+            };
+            let mut fields = Fields::default();
+            prop_assert_eq!(back(&send, &mut fields), send);
+            let short = SendRequestV2(send);
+            let mut fields = Fields::default();
+            prop_assert_eq!(back(&short, &mut fields), short);
+        }
+    }
+}
