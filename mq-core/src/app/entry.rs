@@ -2,6 +2,7 @@
 //! the application.
 
 use std::error::Error as StdError;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use crate::app::App;
@@ -66,8 +67,9 @@ pub(crate) fn install_tracing() {
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
         .from_env_lossy();
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
     // An error says that there is a subscriber already, which is then the one that is wanted.
-    _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
+    _ = log.with_ansi(std::io::stdout().is_terminal()).try_init();
 }
 
 /// The producer group of this program: what operators see beside its connection.

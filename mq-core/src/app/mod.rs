@@ -437,3 +437,22 @@ async fn stop_broker(broker: Option<&Arc<dyn EmbeddedBroker>>) -> Result<(), Err
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scanned_crate_without_anything_and_a_program_without_broker_are_refused() {
+        let app = App { scanned: &[&CrateDef { name: "nobody" }], ..App::bare() };
+        let Err(Error::Config(text)) = app.plan() else { panic!("it is refused") };
+        assert!(text.starts_with("START-UP REFUSED, 2 findings\n\n"), "{text}");
+        assert!(text.contains("crate `nobody` is scanned") && text.contains("no broker inside"));
+    }
+
+    #[test]
+    fn a_cluster_needs_no_broker_inside() {
+        let plan = App::bare().set("mq.name_servers", "10.0.0.1:9876").plan();
+        assert!(plan.is_ok_and(|plan| plan.start.is_none()));
+    }
+}
