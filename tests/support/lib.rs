@@ -6,6 +6,7 @@
 //! names in `MQ_NAME_SERVER` (then the runs in process are left out, and time cannot be moved).
 #![forbid(unsafe_code)]
 
+mod application;
 pub mod java;
 pub mod program;
 
@@ -23,6 +24,10 @@ use mq_core::embedded::{EmbeddedBroker, EmbeddedOptions};
 use mq_core::message::Delivery;
 use tempfile::TempDir;
 use tokio::sync::watch;
+
+pub use application::{Notes, Reader, application};
+
+common_mq::component_crate!();
 
 /// Nothing that a test waits for takes this long, not even a first rebalance of a real cluster.
 const DEADLINE: Duration = Duration::from_secs(60);

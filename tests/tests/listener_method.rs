@@ -3,7 +3,7 @@
 
 use common_mq::ConfigSection;
 use common_mq::prelude::*;
-use tokio::sync::mpsc;
+use support::{Notes, application};
 
 #[derive(Message, Serialize, Deserialize)]
 #[message(topic = "orders")]
@@ -20,12 +20,9 @@ impl ConfigSection for Limits {
     const PREFIX: &str = "limits";
 }
 
-#[component(provided)]
-struct Ledger(mpsc::UnboundedSender<String>);
-
 #[component]
 struct Billing {
-    ledger: Bean<Ledger>,
+    notes: Bean<Notes>,
     limits: Cfg<Limits>,
     mq: Mq,
     #[init("bill".to_owned())]
@@ -37,20 +34,17 @@ struct Billing {
 
 #[component]
 impl Billing {
-    #[mq_listener(group = "billing", id = "bills", concurrency = 2)]
+    #[mq_listener(group = "billing", concurrency = 2)]
     async fn on_order(&self, order: Order, MsgId(id): MsgId) -> common_mq::Result {
         let fits = order.id <= self.limits.largest;
-        self.mq
-            .to("bills")
-            .text(format!("{} {} {fits} {}", self.word, order.id, id.len()))
-            .send()
-            .await?;
+        let bill = format!("{} {} {fits} {}", self.word, order.id, id.len());
+        self.mq.to("bills").text(bill).send().await?;
         Ok(())
     }
 
     #[mq_listener(topic = "bills", group = "ledger")]
     async fn on_bill(&self, Text(bill): Text) {
-        self.ledger.0.send(bill).expect("the test is there");
+        self.notes.take(bill);
     }
 
     #[cfg(any())]
@@ -61,30 +55,22 @@ impl Billing {
 #[tokio::test]
 async fn methods_receive_messages_and_use_what_is_injected() {
     let store = tempfile::tempdir().expect("a temporary directory");
-    let (ledger, mut bills) = mpsc::unbounded_channel();
-    let app = App::bare()
-        .component::<Billing>()
-        .provide(Ledger(ledger))
-        .set("limits.largest", "10")
-        .set("mq.embedded.store", store.path().display().to_string());
-    let running = app.start().await.expect("it starts");
+    let (notes, mut taken) = Notes::new();
+    let app = application(store.path()).component::<Billing>().provide(notes);
+    let running = app.set("limits.largest", "10").start().await.expect("it starts");
     running.mq().send(&Order { id: 11 }).await.expect("it is stored");
-    assert_eq!(bills.recv().await.as_deref(), Some("bill 11 false 32"));
+    assert_eq!(taken.next().await, "bill 11 false 32");
     running.stop().await.expect("it stops");
 }
 
 #[tokio::test]
 async fn one_method_can_be_named_alone() {
     let store = tempfile::tempdir().expect("a temporary directory");
-    let (ledger, mut bills) = mpsc::unbounded_channel();
-    let app = App::bare()
-        .listener(def!(Billing::on_bill))
-        .provide(Ledger(ledger))
-        .set("limits.largest", "10")
-        .set("mq.embedded.store", store.path().display().to_string());
-    let running = app.start().await.expect("it starts");
-    assert_eq!(running.table().to_string().lines().count(), 2);
+    let (notes, mut taken) = Notes::new();
+    let app = application(store.path()).listener(def!(Billing::on_bill)).provide(notes);
+    let running = app.set("limits.largest", "10").start().await.expect("it starts");
+    assert_eq!(running.table().to_string().lines().count(), 2, "one listener below the head");
     running.mq().to("bills").text("by hand").send().await.expect("it is stored");
-    assert_eq!(bills.recv().await.as_deref(), Some("by hand"));
+    assert_eq!(taken.next().await, "by hand");
     running.stop().await.expect("it stops");
 }
