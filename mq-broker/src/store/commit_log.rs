@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use mq_core::clock::Clock;
+use mq_core::properties::key;
 use mq_core::protocol::record::{
     BLANK_BYTES_MIN, MAGIC_BLANK, NewRecord, Position, RECORD_BYTES_MIN, Record, Verify, sys_flag,
 };
@@ -73,6 +74,7 @@ pub struct CommitLog {
     pub(super) flushing: Mutex<()>,
     /// Damaged ranges, in order; they are not read.
     pub(super) quarantined: Box<[Range<u64>]>,
+    sealed_from: u64,
     flush: FlushMode,
     clock: Clock,
     poison: OnceLock<Arc<str>>,
@@ -86,6 +88,8 @@ pub(super) struct LogStart {
     pub(super) segments: Segments,
     pub(super) end: u64,
     pub(super) quarantined: Box<[Range<u64>]>,
+    /// Records from here on must have a checksum of all their bytes.
+    pub(super) sealed_from: u64,
     pub(super) store_timestamp_ms: i64,
     pub(super) offsets: QueueOffsets,
 }
@@ -150,7 +154,8 @@ struct Spare {
 
 impl CommitLog {
     pub(super) fn new(start: LogStart, flush: FlushMode, clock: Clock) -> Self {
-        let LogStart { segments, end, quarantined, store_timestamp_ms, offsets } = start;
+        let LogStart { segments, end, quarantined, sealed_from, store_timestamp_ms, offsets } =
+            start;
         let segment = segments.find(end);
         let mut spares = VecDeque::new();
         let mut next_base = end.next_multiple_of(segments.size);
@@ -177,6 +182,7 @@ impl CommitLog {
             segments,
             flushing: Mutex::default(),
             quarantined,
+            sealed_from,
             flush,
             clock,
             poison: OnceLock::new(),
@@ -239,7 +245,7 @@ impl CommitLog {
         }
         let bytes = self.read(offset, size)?;
         match Record::decode(&bytes, Verify::Whole) {
-            Ok((record, _)) if record.physical_offset.cast_unsigned() == offset => Ok(bytes),
+            Ok((record, _)) if is_whole(&record, offset, self.sealed_from) => Ok(bytes),
             Ok(_) => Err(self.corrupt(offset, "a record of another place".into())),
             Err(error) => Err(self.corrupt(offset, error.to_string())),
         }
@@ -353,7 +359,11 @@ impl CommitLog {
     }
 
     fn add_spare(&self, spares: &mut Spares) -> Result<(), StoreError> {
-        let segment = self.segments.create(spares.next_base)?;
+        let segment = self.segments.create(spares.next_base).inspect_err(|error| {
+            if !matches!(error, StoreError::Full) {
+                self.poison(error);
+            }
+        })?;
         spares.next_base += self.segments.size;
         spares.ready.push_back(Spare { segment, zeroed: 0 });
         Ok(())
@@ -541,6 +551,17 @@ impl Tail {
         *next += 1;
         *next - 1
     }
+}
+
+/// Whether a record that passed its checksums is the one of this place and had all it needs: the
+/// checksum of all bytes may only be missing where RocketMQ has written.
+pub(super) fn is_whole(record: &Record<'_>, at: u64, sealed_from: u64) -> bool {
+    let slot = record.properties.as_bytes().last_chunk::<20>();
+    let sealed = slot.is_some_and(|slot| {
+        let value = slot.strip_prefix(key::CRC32.as_bytes());
+        value.is_some_and(|value| value.starts_with(b"\x01") && value.ends_with(b"\x02"))
+    });
+    record.physical_offset.cast_unsigned() == at && (sealed || at < sealed_from)
 }
 
 /// Half and rollback records are in the log only.

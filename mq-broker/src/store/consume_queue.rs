@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use mq_core::watermark::Watermark;
 
 use super::commit_log::CommitLog;
-use super::disk::{Disk, DiskFile, DiskLock, OpenMode, is_full, parent_of, read_exact_at};
+use super::disk::{Disk, DiskFile, DiskLock, OpenMode, parent_of, read_exact_at};
 use super::segment::file_name;
 use super::{StoreError, check_topic};
 
@@ -314,12 +314,8 @@ impl ConsumeQueue {
             let base = self.files.base_of(at);
             let room = usize::try_from(self.files.left_in_file(at)).unwrap_or(usize::MAX);
             let (part, left) = rest.split_at(room.min(rest.len()));
-            self.files.write(self, base, part, at - base).map_err(|error| {
-                if is_full(&error) {
-                    return StoreError::Full;
-                }
-                StoreError::io(&self.path(base), "write", error)
-            })?;
+            let written = self.files.write(self, base, part, at - base);
+            written.map_err(|error| StoreError::io(&self.path(base), "write", error))?;
             at += part.len() as u64;
             self.files.count((part.len() / ENTRY_BYTES) as i64);
             self.length.advance(at / ENTRY);

@@ -28,3 +28,9 @@ pub(super) fn step(log: &CommitLog) -> Result<bool, StoreError> {
     log.flushed.advance(to);
     Ok(true)
 }
+
+/// Sees to it that the log is durable up to `position`, which was appended.
+pub(super) fn reach(log: &CommitLog, position: u64) -> Result<(), StoreError> {
+    while log.flushed.get() < position && step(log)? {}
+    Ok(())
+}

@@ -175,7 +175,7 @@ impl Indexer {
             }
         }
         self.batch.write()?;
-        index.extend(&self.batch.units, at)?;
+        index.extend(&self.batch.units, at, log)?;
         (self.position, self.store_timestamp_ms) = (at, stored_ms);
         self.entries = queues.entries();
         Ok(true)

@@ -20,8 +20,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::StoreError;
-use super::disk::{Disk, DiskFile, OpenMode, is_full, make_dir, read_exact_at};
+use super::commit_log::CommitLog;
+use super::disk::{Disk, DiskFile, OpenMode, make_dir, read_exact_at};
+use super::{StoreError, flush};
 
 const HEADER_BYTES: usize = 40;
 const SLOT_BYTES: u64 = 4;
@@ -66,6 +67,8 @@ pub struct KeyIndex {
     shape: Shape,
     pending: Mutex<Pending>,
     files: RwLock<Vec<Arc<IndexFile>>>,
+    /// Keys of records before it are in the files since the start.
+    known_to: u64,
     /// One writer at a time. The number is how much of the frozen batch is in the files.
     writing: Mutex<usize>,
 }
@@ -122,21 +125,39 @@ impl KeyIndex {
             other => other.map_err(|error| StoreError::io(&dir, "list", error))?,
         };
         let mut files = Vec::with_capacity(names.len());
-        for (left, name) in names.iter().enumerate().map(|(n, name)| (names.len() - n, name)) {
-            let newest = left == 1;
-            files.extend(IndexFile::open(&*disk, dir.join(name), shape, newest)?);
+        for (n, name) in (1..).zip(&names) {
+            let path = dir.join(name);
+            let unfinished = unclean && n == names.len();
+            let file = IndexFile::open(&*disk, path.clone(), shape, unfinished)?;
+            if file.is_none() {
+                let removed = disk.remove(&path).and_then(|()| disk.sync_dir(&dir));
+                removed.map_err(|error| StoreError::io(&path, "remove", error))?;
+            }
+            files.extend(file);
         }
         if let Some(newest) = files.last().filter(|_| unclean) {
             newest.mend().map_err(|error| newest.failed("mend", error))?;
         }
+        let newest_first = files.iter().rev().map(|file| file.header());
+        let mut known = newest_first.filter(|header| header.count > 1).map(|h| h.end_offset);
         Ok(Self {
             disk,
             dir,
             shape,
             pending: Mutex::default(),
+            known_to: known.next().unwrap_or(0),
             files: RwLock::new(files),
             writing: Mutex::default(),
         })
+    }
+
+    /// States where the log ends. Keys from behind that are of records that are lost; other records
+    /// take their places, and all of those are new.
+    pub(super) fn reaching(mut self, log_end: u64) -> Self {
+        if self.known_to > log_end {
+            self.known_to = 0;
+        }
+        self
     }
 
     /// Log positions of records with this key, newest first, stored from `begin_ms` to `end_ms`.
@@ -173,10 +194,15 @@ impl KeyIndex {
 
     /// Takes the keys of the log up to `position`. Writes a batch itself only when the one before
     /// is not written yet: memory stays bounded.
-    pub(super) fn extend(&self, units: &[Unit], position: u64) -> Result<(), StoreError> {
+    pub(super) fn extend(
+        &self,
+        units: &[Unit],
+        position: u64,
+        log: &CommitLog,
+    ) -> Result<(), StoreError> {
         let mut pending = self.pending();
-        let known = self.last_offset();
-        pending.gathering.extend(units.iter().filter(|unit| known <= unit.physical_offset));
+        let new = units.iter().filter(|unit| self.known_to <= unit.physical_offset);
+        pending.gathering.extend(new);
         pending.gathered_to = position;
         if pending.gathering.is_empty() && pending.frozen.is_empty() {
             pending.durable_to = position;
@@ -186,24 +212,33 @@ impl KeyIndex {
         }
         if !pending.frozen.is_empty() {
             drop(pending);
-            self.write_frozen()?;
+            self.write_full(log)?;
             pending = self.pending();
         }
         pending.freeze();
         Ok(())
     }
 
-    /// Writes a full batch, if there is one; says whether there was.
-    pub(super) fn write_full(&self) -> Result<bool, StoreError> {
-        self.write_frozen()
+    /// Writes all keys there are. Afterwards those before the returned position are durable.
+    pub(super) fn write_all(&self, log: &CommitLog) -> Result<u64, StoreError> {
+        self.write_full(log)?;
+        self.pending().freeze();
+        self.write_full(log)?;
+        Ok(self.pending().durable_to)
     }
 
-    /// Writes all keys there are. Afterwards those before the returned position are durable.
-    pub(super) fn write_all(&self) -> Result<u64, StoreError> {
-        self.write_frozen()?;
-        self.pending().freeze();
-        self.write_frozen()?;
-        Ok(self.pending().durable_to)
+    /// Writes a full batch, if there is one; says whether there was. The log is made durable first:
+    /// no key on the disk is of a record that a crash can take back.
+    pub(super) fn write_full(&self, log: &CommitLog) -> Result<bool, StoreError> {
+        let (is_empty, to) = {
+            let pending = self.pending();
+            (pending.frozen.is_empty(), pending.frozen_to)
+        };
+        if is_empty {
+            return Ok(false);
+        }
+        flush::reach(log, to)?;
+        self.write_frozen()
     }
 
     fn write_frozen(&self) -> Result<bool, StoreError> {
@@ -219,9 +254,7 @@ impl KeyIndex {
             let file = self.file_with_room(first.store_timestamp_ms)?;
             let rest = units.get(*written..).unwrap_or_default();
             let part = rest.get(..file.room().min(rest.len())).unwrap_or_default();
-            file.append(part).map_err(|error| {
-                if is_full(&error) { StoreError::Full } else { file.failed("write", error) }
-            })?;
+            file.append(part).map_err(|error| file.failed("write", error))?;
             *written += part.len();
         }
         *written = 0;
@@ -240,18 +273,9 @@ impl KeyIndex {
         let name = name_after(now_ms, before.and_then(|name| name.to_str()));
         let path = self.dir.join(name);
         let file = IndexFile::create(&*self.disk, &self.dir, path.clone(), self.shape);
-        let file = Arc::new(file.map_err(|error| {
-            if is_full(&error) { StoreError::Full } else { StoreError::io(&path, "make", error) }
-        })?);
+        let file = Arc::new(file.map_err(|error| StoreError::io(&path, "make", error))?);
         files.push(file.clone());
         Ok(file)
-    }
-
-    /// Where the last key in the files is; the keys of earlier records are all there.
-    fn last_offset(&self) -> u64 {
-        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
-        let newest_first = files.iter().rev().map(|file| file.header());
-        newest_first.filter(|header| header.count > 1).map(|h| h.end_offset).next().unwrap_or(0)
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -382,25 +406,23 @@ impl IndexFile {
         Ok(Self { path, file, shape, header: Mutex::new(Header { count: 1, ..zeros }) })
     }
 
-    /// `None` for a newest file that a crash left unfinished: it holds nothing and is removed.
+    /// `None` for the file that was being made when the last run ended: nothing is in it yet, and
+    /// how much of it is on the disk cannot be known.
     fn open(
         disk: &dyn Disk,
         path: PathBuf,
         shape: Shape,
-        newest: bool,
+        unfinished: bool,
     ) -> Result<Option<Arc<Self>>, StoreError> {
         let failed = |error| StoreError::io(&path, "open", error);
         let file = disk.open(&path, OpenMode::Write).map_err(failed)?;
         let len = file.len().map_err(failed)?;
-        if len == 0 && newest {
-            disk.remove(&path).map_err(failed)?;
+        let mut bytes = [0; HEADER_BYTES];
+        let _short = file.read_at(&mut bytes, 0).map_err(failed)?;
+        let mut header = Header::from_bytes(&bytes);
+        if unfinished && header.count <= 1 {
             return Ok(None);
         }
-        let mut bytes = [0; HEADER_BYTES];
-        if len == shape.file_bytes() {
-            read_exact_at(&*file, &mut bytes, 0).map_err(failed)?;
-        }
-        let mut header = Header::from_bytes(&bytes);
         header.count = header.count.max(1);
         if len != shape.file_bytes() || header.count > shape.units {
             let what = format!(

@@ -21,7 +21,7 @@ use super::disk::{Disk, DiskFile, OpenMode, parent_of};
 
 const MAGIC: u32 = 0x4D51_524D;
 const SLOT_BYTES: u64 = 4096;
-const FIELDS: usize = 6;
+const FIELDS: usize = 7;
 const ENCODED: usize = 4 + 8 + FIELDS * 8 + 4;
 const CHECKPOINT_BYTES: usize = 4096;
 
@@ -40,6 +40,9 @@ pub(super) struct Mark {
     pub(super) store_timestamp_ms: i64,
     /// Bytes of a segment.
     pub(super) segment_bytes: u64,
+    /// Every record from here on is ours and has a checksum of all its bytes. RocketMQ's have none,
+    /// and without knowing whose it is, a record torn within its checksum would pass for theirs.
+    pub(super) sealed_from: u64,
 }
 
 impl Mark {
@@ -53,6 +56,7 @@ impl Mark {
             self.start,
             self.store_timestamp_ms.cast_unsigned(),
             self.segment_bytes,
+            self.sealed_from,
         ];
         bytes[..4].copy_from_slice(&MAGIC.to_be_bytes());
         for (place, word) in bytes[4..ENCODED - 4].as_chunks_mut::<8>().0.iter_mut().zip(words) {
@@ -79,6 +83,7 @@ impl Mark {
             start: word(),
             store_timestamp_ms: word().cast_signed(),
             segment_bytes: word(),
+            sealed_from: word(),
         };
         Some((generation, mark))
     }
@@ -204,6 +209,7 @@ mod tests {
             start: 0,
             store_timestamp_ms: -1,
             segment_bytes: 9,
+            sealed_from: 1,
         }
     }
 

@@ -104,7 +104,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// An error of a file; a full disk is what it is wherever it is met.
     pub(crate) fn io(file: &Path, action: &'static str, source: io::Error) -> Self {
+        if disk::is_full(&source) {
+            return Self::Full;
+        }
         Self::Io { file: file.to_owned(), action, source }
     }
 }
@@ -254,10 +258,11 @@ impl Store {
         let survey = Survey::look(&disk, &layout, &options)?;
         let clean = survey.clean;
         let plan = survey.plan()?;
+        let end = plan.end();
         prepare(&*disk, &layout)?;
         let queues = ConsumeQueues::new(disk.clone(), layout.queues(), options.queue_file_bytes);
         let shape = (options.index_slots, options.index_entries);
-        let index = KeyIndex::open(disk.clone(), layout.index(), shape, !clean)?;
+        let index = KeyIndex::open(disk.clone(), layout.index(), shape, !clean)?.reaching(end);
         let (indexed, stored_ms) = (plan.indexed, plan.store_timestamp_ms);
         let (start, marks, checkpoint, report) = survey.carry_out(plan, &queues)?;
         if !report.clean {
@@ -345,19 +350,19 @@ impl Store {
 
     fn checkpoint(&self, saved: &mut Saved, derived: bool) -> Result<bool, StoreError> {
         self.log.check_poison()?;
-        let mut worked = self.index.write_full()?;
+        let mut worked = self.index.write_full(&self.log)?;
         let last = saved.marks.last.unwrap_or_default();
         let mut mark = Mark { start: self.log.min_offset(), ..last };
         if derived {
             let (position, entries, stored_ms) = self.indexer().checkpoint();
-            if self.index.write_all()? >= position {
+            if self.index.write_all(&self.log)? >= position {
                 self.queues.sync(&*self.lock)?;
                 (mark.indexed, mark.entries) = (position, entries);
                 mark.store_timestamp_ms = stored_ms.max(mark.store_timestamp_ms);
                 saved.derived_at_ms = self.clock.now_ms();
             }
-            // Without waiting for syncs the index may be ahead of them.
-            while self.log.flushed.get() < position && self.flush_step()? {}
+            // Where nobody waits for syncs the index is ahead of them.
+            flush::reach(&self.log, position)?;
         }
         mark.synced = self.log.flushed.get().max(mark.synced);
         if mark != last {

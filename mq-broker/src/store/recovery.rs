@@ -24,7 +24,7 @@ use mq_core::protocol::record::{
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::commit_log::{LogStart, QueueOffsets, has_queue_entry};
+use super::commit_log::{LogStart, QueueOffsets, has_queue_entry, is_whole};
 use super::consume_queue::{ConsumeQueues, ENTRY_BYTES, Entry, queue_dir};
 use super::disk::{Disk, DiskFile, OpenMode, read_exact_at};
 use super::indexer::Walk;
@@ -93,6 +93,13 @@ pub(super) struct Plan {
     offsets: QueueOffsets,
     queues: Vec<QueuePlan>,
     entries: u64,
+}
+
+impl Plan {
+    /// Where the log ends.
+    pub(super) fn end(&self) -> u64 {
+        self.report.scanned.end
+    }
 }
 
 #[derive(Debug)]
@@ -306,7 +313,7 @@ impl<'a> Survey<'a> {
         mut plan: Plan,
         queues: &ConsumeQueues,
     ) -> Result<(LogStart, MarkFile, Checkpoint, Recovery), StoreError> {
-        let end = plan.report.scanned.end;
+        let end = plan.end();
         if !plan.report.damaged.is_empty() {
             self.save_quarantine(&plan.report.quarantined)?;
         }
@@ -326,12 +333,14 @@ impl<'a> Survey<'a> {
             start: self.log.start,
             store_timestamp_ms: plan.store_timestamp_ms.max(self.checkpoint.store_timestamp_ms),
             segment_bytes: self.segments.size,
+            sealed_from: self.mark.map_or(end, |mark| mark.sealed_from),
         };
         self.marks.save(&**self.disk, mark)?;
         let start = LogStart {
             segments: self.segments,
             end,
             quarantined: plan.report.quarantined.clone().into(),
+            sealed_from: mark.sealed_from,
             store_timestamp_ms: plan.store_timestamp_ms,
             offsets: plan.offsets,
         };
@@ -358,6 +367,12 @@ impl<'a> Survey<'a> {
         }
         self.segments.keep_below(end + 1);
         let Some(segment) = self.segments.find(end) else { return Ok(()) };
+        if segment.base == end {
+            // Nothing is in it, and whether its making was ever synced cannot be known.
+            let made =
+                segment.file.set_len(0).and_then(|()| segment.file.reserve(self.segments.size));
+            made.map_err(|error| StoreError::io(&segment.path, "make anew", error))?;
+        }
         let dirty = dirty.map_or(end, |dirty| dirty.end.min(segment.base + self.segments.size));
         let zeros = vec![0; CHUNK];
         let mut at = end;
@@ -630,6 +645,7 @@ struct LogScan<'a> {
     /// Damage below is quarantined; `None` when only RocketMQ's checkpoint tells.
     synced: Option<u64>,
     checkpoint_ms: i64,
+    sealed_from: u64,
     walk: Walk,
     records: u64,
     store_timestamp_ms: i64,
@@ -655,6 +671,7 @@ impl<'a> LogScan<'a> {
             at: from,
             synced: survey.mark.map(|mark| mark.synced),
             checkpoint_ms: survey.checkpoint.store_timestamp_ms,
+            sealed_from: survey.mark.map_or(u64::MAX, |mark| mark.sealed_from),
             walk: Walk::new(),
             records: 0,
             store_timestamp_ms: 0,
@@ -697,7 +714,9 @@ impl<'a> LogScan<'a> {
         let left = self.segments.base_of(at) + self.segments.size - at;
         let room = left.saturating_sub(BLANK_BYTES_MIN as u64);
         match self.walk.scan(self.segments, at, self.end, Verify::Whole)? {
-            Scan::Record(record, size) if is_at(&record, at) && size as u64 <= room => {
+            Scan::Record(record, size)
+                if is_whole(&record, at, self.sealed_from) && size as u64 <= room =>
+            {
                 self.records += 1;
                 self.store_timestamp_ms = self.store_timestamp_ms.max(record.store_timestamp_ms);
                 if has_queue_entry(record.sys_flag) {
@@ -746,7 +765,7 @@ impl<'a> LogScan<'a> {
                 }
                 let scan = self.walk.scan(self.segments, candidate, self.end, Verify::Whole)?;
                 match scan {
-                    Scan::Record(record, _) if is_at(&record, candidate) => {
+                    Scan::Record(record, _) if is_whole(&record, candidate, self.sealed_from) => {
                         return Ok(Some((candidate, record.store_timestamp_ms)));
                     }
                     _ => {}
@@ -758,10 +777,6 @@ impl<'a> LogScan<'a> {
         }
         Ok(None)
     }
-}
-
-fn is_at(record: &Record<'_>, at: u64) -> bool {
-    record.physical_offset.cast_unsigned() == at
 }
 
 /// Where in the bytes a record may start: its magic stands four bytes behind.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::StoreError;
-use super::disk::{Disk, DiskFile, OpenMode, is_full};
+use super::disk::{Disk, DiskFile, OpenMode};
 
 const NAME_DIGITS: usize = 20;
 
@@ -41,9 +41,9 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// An error of this file.
+    /// An error of this file, whose room is reserved: a full disk, too, is a failure here.
     pub fn failed(&self, action: &'static str, source: io::Error) -> StoreError {
-        StoreError::io(&self.path, action, source)
+        StoreError::Io { file: self.path.clone(), action, source }
     }
 }
 
@@ -76,12 +76,7 @@ impl Segments {
     /// Makes a file for `base`, reserved and durable. It is not in the list yet.
     pub fn create(&self, base: u64) -> Result<Arc<Segment>, StoreError> {
         let path = self.path(base);
-        let file = self.reserve(&path).map_err(|error| {
-            if is_full(&error) {
-                return StoreError::Full;
-            }
-            StoreError::io(&path, "make", error)
-        })?;
+        let file = self.reserve(&path).map_err(|error| StoreError::io(&path, "make", error))?;
         Ok(Arc::new(Segment { base, path, file }))
     }
 
