@@ -397,10 +397,23 @@ impl Store {
 fn take(disk: &dyn Disk, layout: &Layout) -> Result<Box<dyn DiskLock>, StoreError> {
     let root = &layout.0;
     make_dir(disk, root).map_err(|error| StoreError::io(root, "make", error))?;
+    if !disk.exists(&layout.mark()).map_err(|error| StoreError::io(root, "look into", error))? {
+        // A start before may have made the root and been killed before its entry was durable.
+        for dir in root.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()) {
+            sync_if_permitted(disk, dir).map_err(|error| StoreError::io(dir, "sync", error))?;
+        }
+    }
     disk.lock(&layout.lock()).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => StoreError::Locked { file: layout.lock() },
         _ => StoreError::io(&layout.lock(), "lock", error),
     })
+}
+
+fn sync_if_permitted(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    match disk.sync_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
 }
 
 /// The directories, and the note that the store is open: durable before anything is changed.

@@ -362,9 +362,7 @@ impl<'a> Survey<'a> {
             self.disk.remove(path).map_err(|error| StoreError::io(path, "remove", error))?;
         }
         let dir = self.layout.log();
-        if !behind.is_empty() {
-            self.disk.sync_dir(&dir).map_err(|error| StoreError::io(&dir, "sync", error))?;
-        }
+        self.disk.sync_dir(&dir).map_err(|error| StoreError::io(&dir, "sync", error))?;
         self.segments.keep_below(end + 1);
         let Some(segment) = self.segments.find(end) else { return Ok(()) };
         if segment.base == end {
@@ -410,7 +408,8 @@ impl<'a> Survey<'a> {
         for queue in queues {
             let dir = queue_dir(&self.layout.queues(), &queue.topic, queue.queue_id);
             let length = queue.length.cast_unsigned() * ENTRY;
-            for base in &queue.bases {
+            // The newest first: a crash in between leaves no gap.
+            for base in queue.bases.iter().rev() {
                 let path = dir.join(file_name(*base));
                 self.cut_file(&path, length.saturating_sub(*base))
                     .map_err(|error| StoreError::io(&path, "cut", error))?;
