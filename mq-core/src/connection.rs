@@ -64,6 +64,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// Bytes of a frame that has begun and not yet ended.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Decodes the whole frames; returns how many bytes the next one still lacks, 0 if not even its length is known.
     fn decode(&mut self, burst: &mut Vec<Command>) -> Result<usize, ReadError> {
         while let Some(total) = frame_length(&self.buffer, &self.limits)? {

@@ -14,18 +14,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{debug, warn};
 
+use crate::connection::FrameReader;
 use crate::embedded::{Call, LocalPeer};
-use crate::protocol::command::{Command, Limits, frame_length};
+use crate::protocol::command::{Command, Limits};
 
 /// What a server serves.
 pub trait Service: Send + Sync + 'static {
@@ -100,8 +102,6 @@ impl Default for ServerOptions {
 
 /// Futures that may wait on one connection before it is no longer read.
 const WAITING_MAX: usize = 4_096;
-/// Bytes asked of the socket at once.
-const READ_BYTES: usize = 64 << 10;
 /// An answer buffer larger than this is given back after its write.
 const KEPT_BYTES: usize = 1 << 20;
 /// A peer that takes nothing for this long is gone.
@@ -242,7 +242,7 @@ impl<S: Service> Drop for Guest<S> {
 type Waiting = FuturesUnordered<BoxFuture<'static, Vec<Command>>>;
 
 async fn serve_socket<S: Service>(
-    mut stream: TcpStream,
+    stream: TcpStream,
     remote: SocketAddr,
     service: Arc<S>,
     limits: Limits,
@@ -250,128 +250,98 @@ async fn serve_socket<S: Service>(
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (guest, mut requests) = Guest::new(service, remote, stream.local_addr()?);
-    let mut socket = Socket::new(limits);
+    let (reader, writer) = stream.into_split();
+    let mut reader = FrameReader::new(reader, limits);
+    let mut answers = Answers { socket: writer, buffer: BytesMut::new() };
     let mut waiting = Waiting::new();
     let mut replies = Replies::default();
+    let mut burst = Vec::new();
+    let mut silence = Silence::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
-            Some(answers) = waiting.next(), if !waiting.is_empty() => socket.answer(answers),
-            read = stream.read_buf(&mut socket.inbound), if waiting.len() < WAITING_MAX => {
-                if read? == 0 {
+            Some(ready) = waiting.next(), if !waiting.is_empty() => answers.add(ready),
+            read = reader.read_burst(&mut burst), if waiting.len() < WAITING_MAX => {
+                if !read.map_err(io::Error::other)? {
                     return Ok(());
                 }
-                socket.decode()?;
-                guest.burst(&mut socket.burst, &mut replies);
-                socket.answer(replies.now.drain(..));
+                silence = Silence::default();
+                // An answer to a notice has nobody waiting for it.
+                burst.retain(|command| !command.is_response());
+                guest.burst(&mut burst, &mut replies);
+                answers.add(replies.now.drain(..));
                 waiting.extend(replies.later.drain(..));
             }
-            Some(request) = requests.recv() => socket.answer([request]),
-            _ = tick.tick() => socket.tick(!waiting.is_empty())?,
+            Some(request) = requests.recv() => answers.add([request]),
+            _ = tick.tick() => silence.tick(reader.buffered(), !waiting.is_empty())?,
             _ = stop.changed() => break,
         }
-        socket.write(&mut stream).await?;
+        if answers.write().await? {
+            silence.ticks = 0;
+        }
     }
     // Answers that wait are acknowledgements of stored messages: give them their moment.
-    while let Ok(Some(answers)) = timeout(DRAIN, waiting.next()).await {
-        socket.answer(answers);
+    while let Ok(Some(ready)) = timeout(DRAIN, waiting.next()).await {
+        answers.add(ready);
     }
-    socket.write(&mut stream).await?;
-    stream.shutdown().await
+    answers.write().await?;
+    answers.socket.shutdown().await
 }
 
-/// Buffers of one socket.
-struct Socket {
-    inbound: BytesMut,
-    outbound: BytesMut,
-    burst: Vec<Command>,
-    limits: Limits,
-    /// Ticks since a byte went in either direction.
-    silent_ticks: u32,
-    /// Ticks since the last read that left a begun frame.
-    partial_ticks: u32,
+/// What is to be written to a socket.
+struct Answers {
+    socket: OwnedWriteHalf,
+    buffer: BytesMut,
 }
 
-impl Socket {
-    fn new(limits: Limits) -> Self {
-        Self {
-            inbound: BytesMut::with_capacity(READ_BYTES),
-            outbound: BytesMut::new(),
-            burst: Vec::new(),
-            limits,
-            silent_ticks: 0,
-            partial_ticks: 0,
-        }
-    }
-
-    /// Takes every whole frame out of the buffer.
-    fn decode(&mut self) -> io::Result<()> {
-        self.silent_ticks = 0;
-        self.partial_ticks = 0;
-        let whole = self.whole_frames()?;
-        let mut frames: Bytes = self.inbound.split_to(whole).freeze();
-        while let Some(length) = frame_length(&frames, &self.limits).map_err(invalid)? {
-            let frame = frames.split_to(length).slice(4..);
-            let command = Command::decode(frame).map_err(invalid)?;
-            // An answer to a notice has nobody waiting for it.
-            if !command.is_response() {
-                self.burst.push(command);
-            }
-        }
-        self.inbound.reserve(READ_BYTES);
-        Ok(())
-    }
-
-    /// Bytes at the front of the buffer that are whole frames.
-    fn whole_frames(&self) -> io::Result<usize> {
-        let mut whole = 0;
-        while let Some(rest) = self.inbound.get(whole..) {
-            match frame_length(rest, &self.limits).map_err(invalid)? {
-                Some(length) if length <= rest.len() => whole += length,
-                _ => break,
-            }
-        }
-        Ok(whole)
-    }
-
-    fn answer(&mut self, answers: impl IntoIterator<Item = Command>) {
+impl Answers {
+    fn add(&mut self, answers: impl IntoIterator<Item = Command>) {
         for answer in answers {
-            answer.encode(&mut self.outbound);
+            answer.encode(&mut self.buffer);
         }
     }
 
-    async fn write(&mut self, stream: &mut TcpStream) -> io::Result<()> {
-        if self.outbound.is_empty() {
-            return Ok(());
+    /// Writes all of it; false when there was nothing.
+    async fn write(&mut self) -> io::Result<bool> {
+        if self.buffer.is_empty() {
+            return Ok(false);
         }
-        self.silent_ticks = 0;
-        timeout(WRITE_TIMEOUT, stream.write_all(&self.outbound))
+        timeout(WRITE_TIMEOUT, self.socket.write_all(&self.buffer))
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer does not read"))??;
-        self.outbound.clear();
-        if self.outbound.capacity() > KEPT_BYTES {
-            self.outbound = BytesMut::new();
+        self.buffer.clear();
+        if self.buffer.capacity() > KEPT_BYTES {
+            self.buffer = BytesMut::new();
         }
-        Ok(())
-    }
-
-    fn tick(&mut self, waiting: bool) -> io::Result<()> {
-        self.silent_ticks += 1;
-        self.partial_ticks += 1;
-        if self.silent_ticks > IDLE_TICKS && !waiting {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "idle"));
-        }
-        if !self.inbound.is_empty() && self.partial_ticks > FRAME_TICKS {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "a begun frame does not go on"));
-        }
-        Ok(())
+        Ok(true)
     }
 }
 
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
+/// How long a connection has been silent.
+#[derive(Default)]
+struct Silence {
+    /// Ticks without a burst or a write.
+    ticks: u32,
+    /// Ticks in which a begun frame got no further than `buffered` bytes.
+    stalled_ticks: u32,
+    buffered: usize,
+}
+
+impl Silence {
+    fn tick(&mut self, buffered: usize, waiting: bool) -> io::Result<()> {
+        let ended = |why| Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        self.ticks += 1;
+        let stalled = buffered > 0 && buffered == self.buffered;
+        self.stalled_ticks = if stalled { self.stalled_ticks + 1 } else { 0 };
+        self.buffered = buffered;
+        match () {
+            () if self.stalled_ticks >= FRAME_TICKS => ended("a begun frame does not go on"),
+            () if self.ticks > IDLE_TICKS && !waiting => ended("idle"),
+            () => Ok(()),
+        }
+    }
 }
 
 /// Where answers of a connection in the process go, by the opaque number given to the request.
