@@ -1,8 +1,8 @@
 //! The broker inside an application: `start_embedded`. Not here: what an application sees of it
 //! (`mq_core::embedded`), the program `mq`.
 //!
-//! Invariant: the broker runs on threads of its own, so that a handler that blocks or burns a core stalls neither flushes nor
-//! heartbeats.
+//! Invariant: the broker runs on threads of its own, so that a handler that blocks or burns a core
+//! stalls neither flushes nor heartbeats.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

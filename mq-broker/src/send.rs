@@ -1,9 +1,10 @@
-//! 10, 310, 320: checks messages, diverts the delayed and the given-up, appends a whole burst at once, and answers by the
-//! flush policy. Not here: disk, waiting for a delay.
+//! 10, 310, 320: checks messages, diverts the delayed and the given-up, appends a whole burst at
+//! once, and answers by the flush policy. Not here: disk, waiting for a delay.
 //!
-//! Invariants: all messages of a burst are stored with one append; under `SYNC_FLUSH` an answer leaves only after the sync
-//! that covers its message, unless the message says WAIT=false; a refused message stores nothing and leaves the others alone.
-//! Rules: protocol sections 2.6, 2.11, 5.1.
+//! Invariants: all messages of a burst are stored with one append; under `SYNC_FLUSH` an answer
+//! leaves only after the sync that covers its message, unless the message says WAIT=false; a
+//! refused message stores nothing and leaves the others alone. Rules: protocol sections 2.6, 2.11,
+//! 5.1.
 
 use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
@@ -159,8 +160,8 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// A client that could not send back (36) puts a retry into the group's retry topic itself. After the last attempt it
-    /// goes to the dead letter topic (protocol section 2.11).
+    /// A client that could not send back (36) puts a retry into the group's retry topic itself.
+    /// After the last attempt it goes to the dead letter topic (protocol section 2.11).
     fn give_up_if_spent(&mut self, broker: &Broker) -> Result<(), Refusal> {
         let group = self.header.topic.trim_start_matches(names::RETRY_PREFIX);
         let settings = broker.catalog.group(group)?;

@@ -1,8 +1,9 @@
-//! `Watermark`: a number that only grows and can be awaited. It is the one mechanism behind sync acks, long polls, delayed
-//! delivery and virtual time. Not here: what is counted.
+//! `Watermark`: a number that only grows and can be awaited. It is the one mechanism behind sync
+//! acks, long polls, delayed delivery and virtual time. Not here: what is counted.
 //!
-//! Invariants: the value never falls; a waiter is woken exactly once, when its target is reached or the mark is closed;
-//! no runtime is named, so that storage threads and async tasks wait on the same mark.
+//! Invariants: the value never falls; a waiter is woken exactly once, when its target is reached or
+//! the mark is closed; no runtime is named, so that storage threads and async tasks wait on the
+//! same mark.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,7 +57,8 @@ impl Watermark {
         self.0.value.load(Ordering::Acquire)
     }
 
-    /// Moves the mark up to `to` and wakes everyone whose target is reached. A smaller `to` changes nothing.
+    /// Moves the mark up to `to` and wakes everyone whose target is reached. A smaller `to` changes
+    /// nothing.
     pub fn advance(&self, to: u64) {
         let mut waiting = self.0.lock();
         if to <= self.0.value.load(Ordering::Relaxed) {
@@ -73,7 +75,8 @@ impl Watermark {
         self.0.release(waiting, reached);
     }
 
-    /// Wakes everyone with `reason`; every later wait for a value that was not reached fails with it. The first reason stays.
+    /// Wakes everyone with `reason`; every later wait for a value that was not reached fails with
+    /// it. The first reason stays.
     pub fn close(&self, reason: impl Into<Arc<str>>) {
         let mut waiting = self.0.lock();
         if waiting.closed.is_none() {
@@ -89,12 +92,14 @@ impl Watermark {
         self.0.lock().closed.clone()
     }
 
-    /// Resolves to the current value once it is at least `target`. Dropping the future deregisters it.
+    /// Resolves to the current value once it is at least `target`. Dropping the future deregisters
+    /// it.
     pub fn reached(&self, target: u64) -> Reached {
         Reached { mark: self.clone(), target, ticket: None }
     }
 
-    /// Blocks the thread until the value is at least `target` or `timeout` has passed; returns the value then.
+    /// Blocks the thread until the value is at least `target` or `timeout` has passed; returns the
+    /// value then.
     ///
     /// # Errors
     /// [`Closed`] when the mark is closed below `target`.

@@ -6,6 +6,11 @@
 //! names in `MQ_NAME_SERVER` (then the runs in process are left out, and time cannot be moved).
 #![forbid(unsafe_code)]
 
+/// The programs of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub mod readme {}
+
 mod application;
 pub mod java;
 pub mod program;

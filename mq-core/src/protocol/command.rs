@@ -446,7 +446,10 @@ mod tests {
 
     #[test]
     fn the_json_frame_of_a_java_client_is_reproduced() {
-        let header = r#"{"code":105,"extFields":{"topic":"TopicTest"},"flag":0,"language":"JAVA","opaque":7,"serializeTypeCurrentRPC":"JSON","version":293}"#;
+        let header = concat!(
+            r#"{"code":105,"extFields":{"topic":"TopicTest"},"flag":0,"language":"JAVA","opaque":7,"#,
+            r#""serializeTypeCurrentRPC":"JSON","version":293}"#
+        );
         let mut bytes = from_hex("00000087 00000083");
         bytes.extend_from_slice(header.as_bytes());
         let command = Command::decode(Bytes::copy_from_slice(&bytes[4..])).unwrap();

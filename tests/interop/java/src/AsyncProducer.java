@@ -19,8 +19,9 @@ public class AsyncProducer {
             producer.send(message, new SendCallback() {
                 @Override
                 public void onSuccess(SendResult sent) {
-                    System.out.printf("SENT %s %s %d %d %s%n", sent.getSendStatus(), sent.getMsgId(),
-                        sent.getMessageQueue().getQueueId(), sent.getQueueOffset(), body);
+                    System.out.printf("SENT %s %s %d %d %s%n", sent.getSendStatus(),
+                        sent.getMsgId(), sent.getMessageQueue().getQueueId(),
+                        sent.getQueueOffset(), body);
                     answers.countDown();
                 }
 
