@@ -1,8 +1,10 @@
-//! What both ends of a connection share: frames out of a byte stream, a burst at a time, and the buffers they live in.
-//! Not here: correlation of calls and answers (`remote.rs`), dispatch (`server.rs`), the frame's insides (`protocol`).
+//! What both ends of a connection share: frames out of a byte stream, a burst at a time, and the
+//! buffers they live in. Not here: correlation of calls and answers (`remote.rs`), dispatch
+//! (`server.rs`), the frame's insides (`protocol`).
 //!
-//! Invariants: a frame's length is judged before room is made for it, and room grows with what has arrived, not with
-//! what was announced; [`FrameReader::read_burst`] can be dropped between bursts without losing a byte.
+//! Invariants: a frame's length is judged before room is made for it, and room grows with what has
+//! arrived, not with what was announced; [`FrameReader::read_burst`] can be dropped between bursts
+//! without losing a byte.
 
 use std::io;
 
@@ -43,8 +45,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { io, buffer: BytesMut::new(), limits }
     }
 
-    /// Waits until at least one whole frame has arrived and adds all that have to `burst`. False: the peer hung up
-    /// between two frames.
+    /// Waits until at least one whole frame has arrived and adds all that have to `burst`. False:
+    /// the peer hung up between two frames.
     ///
     /// # Errors
     /// See [`ReadError`]; frames before the fault are in `burst`.
@@ -69,7 +71,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.buffer.len()
     }
 
-    /// Decodes the whole frames; returns how many bytes the next one still lacks, 0 if not even its length is known.
+    /// Decodes the whole frames; returns how many bytes the next one still lacks, 0 if not even its
+    /// length is known.
     fn decode(&mut self, burst: &mut Vec<Command>) -> Result<usize, ReadError> {
         while let Some(total) = frame_length(&self.buffer, &self.limits)? {
             if self.buffer.len() < total {
@@ -82,7 +85,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(0)
     }
 
-    /// A long frame's room doubles as it arrives, so that a peer who only announces much costs little.
+    /// A long frame's room doubles as it arrives, so that a peer who only announces much costs
+    /// little.
     fn make_room(&mut self, missing: usize) {
         let allowed = READ_BYTES.max(self.buffer.len());
         self.buffer.reserve(missing.clamp(READ_BYTES, allowed));

@@ -1,13 +1,14 @@
-//! `Remote`: the client's side of one peer, over TCP or in process. Calls and their answers are matched here; requests
-//! of the peer go to a channel. Not here: which peer to ask (`client`), request codes, retries.
+//! `Remote`: the client's side of one peer, over TCP or in process. Calls and their answers are
+//! matched here; requests of the peer go to a channel. Not here: which peer to ask (`client`),
+//! request codes, retries.
 //!
-//! How a call travels: the caller encodes its frame straight into the shared out-buffer; one writer writes what has
-//! gathered; the reader takes every frame that one read brought and completes their callers together. No task, no timer
-//! and no map entry per call.
+//! How a call travels: the caller encodes its frame straight into the shared out-buffer; one writer
+//! writes what has gathered; the reader takes every frame that one read brought and completes their
+//! callers together. No task, no timer and no map entry per call.
 //!
-//! Invariants: a call ends, by its answer, its time-out or the end of the connection, which fails all pending calls at
-//! once; an answer reaches the call it belongs to or nobody (late ones meet a slot of another generation); calls under
-//! way and bytes waiting to be written are limited.
+//! Invariants: a call ends, by its answer, its time-out or the end of the connection, which fails
+//! all pending calls at once; an answer reaches the call it belongs to or nobody (late ones meet a
+//! slot of another generation); calls under way and bytes waiting to be written are limited.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -32,7 +33,8 @@ const OUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 const OUT_BYTES_KEPT: usize = 1024 * 1024;
 /// Calls under way on one connection; a consumer parks one for each of its queues.
 const PENDING_MAX: usize = 1 << SLOT_BITS;
-/// The lower bits of an opaque number are the slot, the upper ones, without the sign, its generation.
+/// The lower bits of an opaque number are the slot, the upper ones, without the sign, its
+/// generation.
 const SLOT_BITS: u32 = 17;
 const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
 const GENERATION_MASK: u32 = (1 << (31 - SLOT_BITS)) - 1;
@@ -102,8 +104,8 @@ enum Ends {
 }
 
 impl Remote {
-    /// Dials `address` (`host:port`). Requests of the peer go to `inbound` and are dropped, with a warning, while
-    /// that is full.
+    /// Dials `address` (`host:port`). Requests of the peer go to `inbound` and are dropped, with a
+    /// warning, while that is full.
     ///
     /// # Errors
     /// [`Error::Connect`].
@@ -150,7 +152,8 @@ impl Remote {
     /// Sends a request and waits for its answer, whatever its code.
     ///
     /// # Errors
-    /// [`Error::Timeout`], [`Error::Closed`], or [`Error::Refused`] with code 2 when too many calls are under way.
+    /// [`Error::Timeout`], [`Error::Closed`], or [`Error::Refused`] with code 2 when too many calls
+    /// are under way.
     pub async fn call(&self, command: Command, timeout: Duration) -> Result<Command, Error> {
         self.call_since(command, Instant::now(), timeout).await
     }
@@ -200,7 +203,8 @@ impl Remote {
         }
     }
 
-    /// Writes what is waiting, as far as `timeout` allows, and ends the connection. Pending calls fail.
+    /// Writes what is waiting, as far as `timeout` allows, and ends the connection. Pending calls
+    /// fail.
     pub async fn close(&self, timeout: Duration) {
         match &*self.0 {
             Ends::Wire { wire, .. } => {
@@ -370,7 +374,8 @@ impl Wire {
         loop {
             self.ready.notified().await;
             if self.lock_pending().live > 1 {
-                // Let the callers that became ready together encode before the first of them is written alone.
+                // Let the callers that became ready together encode before the first of them is
+                // written alone.
                 tokio::task::yield_now().await;
             }
             while self.take_burst(&mut burst)? {

@@ -1,4 +1,5 @@
 //! A batch is one request, split when it is too large, and many messages.
+#![expect(clippy::unwrap_used, reason = "a test ends where its world does")]
 
 use mq_core::Error;
 use mq_core::message::Outgoing;

@@ -1,4 +1,5 @@
 //! A group goes on where it stood; a new one begins where it says.
+#![expect(clippy::unwrap_used, reason = "a test ends where its world does")]
 
 use std::time::Duration;
 

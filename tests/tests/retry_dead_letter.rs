@@ -1,5 +1,6 @@
 //! A message whose handler fails comes again, later each time; after its last attempt, or at once
 //! when the handler says so, it is a dead letter.
+#![expect(clippy::unwrap_used, reason = "a test ends where its world does")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

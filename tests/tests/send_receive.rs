@@ -1,4 +1,5 @@
 //! What is sent is received, once, with everything that belongs to it.
+#![expect(clippy::unwrap_used, reason = "a test ends where its world does")]
 
 use mq_core::message::{Outgoing, SendStatus};
 use support::{Cluster, Recorder, member, numbered, sorted_bodies, unique};

@@ -1,5 +1,6 @@
 //! A consumer that shuts down finishes what runs, gives the rest back, and nothing is lost or done
 //! twice.
+#![expect(clippy::unwrap_used, reason = "a test ends where its world does")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! A subscription by tags gives the messages that have one of them, and no others.
+#![expect(clippy::unwrap_used, reason = "a test ends where its world does")]
 
 use mq_core::client::ConsumeFrom;
 use mq_core::client::ConsumerOptions;

@@ -1,8 +1,10 @@
-//! `Consumer`: a member of a group. It joins, finds out which queues are its own, commits how far they are, and leaves in
-//! order. Not here: one queue's pulls (`worker.rs`), handlers (`handling.rs`), who gets which queue (`rebalance.rs`).
+//! `Consumer`: a member of a group. It joins, finds out which queues are its own, commits how far
+//! they are, and leaves in order. Not here: one queue's pulls (`worker.rs`), handlers
+//! (`handling.rs`), who gets which queue (`rebalance.rs`).
 //!
-//! Invariants: brokers know the member before it asks who else there is; a queue is worked by at most one worker; what is
-//! committed was handled or given back. A member that is dropped without [`Consumer::shutdown`] commits no more.
+//! Invariants: brokers know the member before it asks who else there is; a queue is worked by at
+//! most one worker; what is committed was handled or given back. A member that is dropped without
+//! [`Consumer::shutdown`] commits no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +19,7 @@ use tokio::time::Instant;
 
 use super::handling::{self, Ready};
 use super::worker::{self, Progress};
-use super::{Client, Producer, offsets, rebalance};
+use super::{Client, Producer, offsets, rebalance, refused};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::message::Delivery;
@@ -35,7 +37,8 @@ const REBALANCE_INTERVAL: Duration = Duration::from_secs(20);
 const REBALANCE_RETRY: Duration = Duration::from_secs(1);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(3);
-/// A released queue's running handlers may take this long for their results to be committed by this member.
+/// A released queue's running handlers may take this long for their results to be committed by this
+/// member.
 const FAREWELL_MAX: Duration = Duration::from_secs(30);
 
 /// What a consumer wants of one topic.
@@ -57,7 +60,8 @@ impl Subscription {
 /// Where a group begins in a queue that it has no progress in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConsumeFrom {
-    /// With messages stored from now on. On a young queue RocketMQ begins with its first message even so.
+    /// With messages stored from now on. On a young queue RocketMQ begins with its first message
+    /// even so.
     #[default]
     Last,
     /// With the oldest message there is.
@@ -69,7 +73,8 @@ pub enum ConsumeFrom {
 /// How a consumer consumes.
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
-    /// The group: its members share the messages of its subscriptions among them, and must all subscribe alike.
+    /// The group: its members share the messages of its subscriptions among them, and must all
+    /// subscribe alike.
     pub group: String,
     /// The topics; the group's retry topic is added.
     pub subscriptions: Vec<Subscription>,
@@ -121,7 +126,8 @@ pub enum Outcome {
     Ack,
     /// It comes again later.
     Retry {
-        /// One of the broker's delay levels; 0 leaves it to the broker, which waits longer every time.
+        /// One of the broker's delay levels; 0 leaves it to the broker, which waits longer every
+        /// time.
         delay_level: i32,
         /// For the log.
         cause: String,
@@ -142,7 +148,8 @@ pub struct DrainReport {
     pub cut_off: usize,
     /// Messages that had been pulled and were not begun; they come again.
     pub given_back: usize,
-    /// Queues whose offset no broker took; messages that were handled since the last commit come again.
+    /// Queues whose offset no broker took; messages that were handled since the last commit come
+    /// again.
     pub uncommitted: usize,
 }
 
@@ -188,7 +195,8 @@ impl Group {
         &self.client.0.options.clock
     }
 
-    /// Does the group want this record? Brokers filter by hash codes, which different tags may share.
+    /// Does the group want this record? Brokers filter by hash codes, which different tags may
+    /// share.
     pub(super) fn wants(&self, topic: &str, record: &Record<'_>) -> bool {
         let subscriptions = &self.membership.data.subscription_data_set;
         let subscription = subscriptions.iter().find(|wanted| wanted.topic == topic);
@@ -282,8 +290,8 @@ impl Consumer {
         Ok(consumer)
     }
 
-    /// Stops pulling, lets running handlers finish until the deadline, gives the rest back, commits and leaves the
-    /// group. A second call does nothing.
+    /// Stops pulling, lets running handlers finish until the deadline, gives the rest back, commits
+    /// and leaves the group. A second call does nothing.
     pub async fn shutdown(&self, deadline: Duration) -> DrainReport {
         let Some(mut tasks) = self.tasks.lock().await.take() else { return DrainReport::default() };
         let deadline = Instant::now().checked_add(deadline);
@@ -315,7 +323,8 @@ impl Drop for Consumer {
 }
 
 impl Group {
-    /// Learns where the topics are and tells the brokers who is here, before anything depends on it.
+    /// Learns where the topics are and tells the brokers who is here, before anything depends on
+    /// it.
     async fn introduce(&self) {
         self.client.meet_brokers().await;
         self.client.refresh_all(self.membership.topics.clone()).await;
@@ -370,12 +379,11 @@ impl Group {
         let header = ConsumerGroupRequest { consumer_group: self.name() };
         let request = Command::with(RequestCode::GetConsumerListByGroup, &header);
         let answer = remote.call(self.client.form(request), MEMBERS_TIMEOUT).await?;
-        let refused = |remark: String| Error::Refused { code: answer.code, remark };
         if answer.response_code() != ResponseCode::Success {
-            return Err(refused(answer.remark.as_deref().unwrap_or_default().to_owned()));
+            return Err(refused(&answer));
         }
-        let list: ConsumerIdList =
-            from_json(&answer.body).map_err(|error| refused(error.to_string()))?;
+        let list: ConsumerIdList = from_json(&answer.body)
+            .map_err(|error| Error::Refused { code: answer.code, remark: error.to_string() })?;
         Ok(list.consumer_id_list)
     }
 
@@ -405,7 +413,8 @@ impl Group {
         }
     }
 
-    /// Stops working a queue: nothing of it is begun any more, and what is running is still committed when it ends.
+    /// Stops working a queue: nothing of it is begun any more, and what is running is still
+    /// committed when it ends.
     async fn release(self: &Arc<Self>, assigned: Assigned, workers: &mut JoinSet<()>) {
         let Assigned { progress, worker } = assigned;
         worker.abort();

@@ -1,9 +1,10 @@
-//! From a pulled message to its end: the jobs that wait for a handler, the runners that call it, and what its outcome
-//! makes of the message. Not here: pulling (`worker.rs`), which queues are ours (`consumer.rs`).
+//! From a pulled message to its end: the jobs that wait for a handler, the runners that call it,
+//! and what its outcome makes of the message. Not here: pulling (`worker.rs`), which queues are
+//! ours (`consumer.rs`).
 //!
-//! Invariants: a message ends by being handled, or by the broker's word that it has it again (retry or dead letter);
-//! nothing else completes it in its window. A handler that panics or takes too long has failed, no more. As many
-//! messages are handled at once as there are runners.
+//! Invariants: a message ends by being handled, or by the broker's word that it has it again (retry
+//! or dead letter); nothing else completes it in its window. A handler that panics or takes too
+//! long has failed, no more. As many messages are handled at once as there are runners.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -16,6 +17,7 @@ use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore};
 
 use super::consumer::{Group, Outcome};
+use super::refused;
 use super::worker::Progress;
 use crate::error::Error;
 use crate::message::{Delivery, Outgoing};
@@ -196,8 +198,8 @@ struct Back<'a> {
     level: i32,
 }
 
-/// Gives a message back to the broker, however long that takes. False: the queue is no longer ours, so that its new
-/// owner gets the message anyway.
+/// Gives a message back to the broker, however long that takes. False: the queue is no longer ours,
+/// so that its new owner gets the message anyway.
 async fn give_back(group: &Group, back: &Back<'_>, cause: &str) -> bool {
     let queue = &back.progress.queue;
     let record = match Record::decode(back.record, Verify::None) {
@@ -243,15 +245,12 @@ async fn send_back(group: &Group, back: &Back<'_>, record: &Record<'_>) -> Resul
     let answer = remote.call(request, SEND_BACK_TIMEOUT).await?;
     match answer.response_code() {
         ResponseCode::Success => Ok(()),
-        _ => Err(Error::Refused {
-            code: answer.code,
-            remark: answer.remark.as_deref().unwrap_or_default().to_owned(),
-        }),
+        _ => Err(refused(&answer)),
     }
 }
 
-/// The other way: sends the message to the group's retry topic as a new one. The broker moves it on to the dead letters
-/// when it has been handled too often.
+/// The other way: sends the message to the group's retry topic as a new one. The broker moves it on
+/// to the dead letters when it has been handled too often.
 async fn send_again(group: &Group, back: &Back<'_>, record: &Record<'_>) -> Result<(), Error> {
     let max = group.options.max_attempts;
     let times = record.reconsume_times.saturating_add(1);

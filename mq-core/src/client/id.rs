@@ -1,7 +1,8 @@
-//! Who a client is and what its messages are called: client ids and `UNIQ_KEY`s. Not here: offset ids, which brokers make.
+//! Who a client is and what its messages are called: client ids and `UNIQ_KEY`s. Not here: offset
+//! ids, which brokers make.
 //!
-//! Invariant: no two messages of one client have one key, however fast it sends and whatever its clock does; two clients
-//! differ in 32 random bits besides address and process.
+//! Invariant: no two messages of one client have one key, however fast it sends and whatever its
+//! clock does; two clients differ in 32 random bits besides address and process.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,8 +39,9 @@ pub(super) async fn own_address(peer: Option<&String>) -> IpAddr {
     found.await.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
-/// Makes `UNIQ_KEY`s, laid out as RocketMQ's: address, process, 4 bytes of its own, milliseconds since the month began,
-/// counter. The last two are one number that starts with the time and counts.
+/// Makes `UNIQ_KEY`s, laid out as RocketMQ's: address, process, 4 bytes of its own, milliseconds
+/// since the month began, counter. The last two are one number that starts with the time and
+/// counts.
 #[derive(Debug)]
 pub(super) struct UniqueKeys {
     prefix: [u8; PREFIX_DIGITS],

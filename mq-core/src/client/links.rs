@@ -1,8 +1,8 @@
-//! Connections by address: made when first needed, made again when they have ended, not hammered when they cannot be
-//! made. Not here: which address to ask, what to say on a new connection.
+//! Connections by address: made when first needed, made again when they have ended, not hammered
+//! when they cannot be made. Not here: which address to ask, what to say on a new connection.
 //!
-//! Invariants: one connection an address, however many callers ask at once; after the n-th failure in a row nobody dials
-//! for a random time of up to `REST_MIN * 2^n`, at most [`REST_MAX`].
+//! Invariants: one connection an address, however many callers ask at once; after the n-th failure
+//! in a row nobody dials for a random time of up to `REST_MIN * 2^n`, at most [`REST_MAX`].
 
 use std::collections::HashMap;
 use std::io;
@@ -90,7 +90,8 @@ impl Links {
         table.values().cloned().collect()
     }
 
-    /// The live connection of `link`, made now if there is none. `greet` is awaited on a new one before others see it.
+    /// The live connection of `link`, made now if there is none. `greet` is awaited on a new one
+    /// before others see it.
     pub(super) async fn remote(
         &self,
         link: &Link,

@@ -1,9 +1,9 @@
-//! `Client`: one member of a cluster's life. It knows brokers, keeps connections, tells every broker by heartbeat who
-//! produces and consumes here, and hears what brokers ask of clients. Not here: sending (`producer.rs`), consuming
-//! (`consumer.rs`), routes (`route.rs`, `topics.rs`).
+//! `Client`: one member of a cluster's life. It knows brokers, keeps connections, tells every
+//! broker by heartbeat who produces and consumes here, and hears what brokers ask of clients. Not
+//! here: sending (`producer.rs`), consuming (`consumer.rs`), routes (`route.rs`, `topics.rs`).
 //!
-//! Invariants: a broker hears who we are before anything else on a new connection; cloning is cheap and all clones are
-//! one client; dropping the last one ends its tasks and connections.
+//! Invariants: a broker hears who we are before anything else on a new connection; cloning is cheap
+//! and all clones are one client; dropping the last one ends its tasks and connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,13 +77,15 @@ pub struct ClientOptions {
     pub send_timeout: Duration,
     /// How often a failed send is tried again, on another broker where there is one.
     pub send_retries: u32,
-    /// The second half of the client id, `address@instance`; by default one that no other client has.
+    /// The second half of the client id, `address@instance`; by default one that no other client
+    /// has.
     pub instance: Option<String>,
     /// Queues a topic gets when sending creates it.
     pub default_queues: i32,
     /// A message whose body is longer is refused before it is sent.
     pub message_bytes: usize,
-    /// The form of request headers to brokers. JSON is understood by everything that speaks the protocol.
+    /// The form of request headers to brokers. JSON is understood by everything that speaks the
+    /// protocol.
     pub serialize: SerializeType,
     /// Dialling and frame limits.
     pub remote: RemoteOptions,
@@ -183,7 +185,8 @@ impl Client {
         &self.0.id
     }
 
-    /// A producer of a group. The group matters to transactions and to those who look at who is connected.
+    /// A producer of a group. The group matters to transactions and to those who look at who is
+    /// connected.
     #[must_use]
     pub fn producer(&self, group: &str) -> Producer {
         self.groups().producers.insert(group.to_owned());
@@ -193,7 +196,8 @@ impl Client {
     /// Starts a member of a consumer group. It runs until it is shut down or dropped.
     ///
     /// # Errors
-    /// [`Error::Config`] for options that cannot work, or a group that has a member in this client already.
+    /// [`Error::Config`] for options that cannot work, or a group that has a member in this client
+    /// already.
     pub async fn start_consumer(
         &self,
         options: ConsumerOptions,
@@ -203,7 +207,8 @@ impl Client {
         Consumer::start(self.clone(), options, handler).await
     }
 
-    /// Tells the brokers that the producers are gone and ends all connections. Shut consumers down before.
+    /// Tells the brokers that the producers are gone and ends all connections. Shut consumers down
+    /// before.
     pub async fn shutdown(&self) {
         if self.0.closed.swap(true, Ordering::AcqRel) {
             return;
@@ -384,7 +389,8 @@ impl Client {
         }
     }
 
-    /// Learns of brokers without any topic of its own, so that a first heartbeat has somewhere to go.
+    /// Learns of brokers without any topic of its own, so that a first heartbeat has somewhere to
+    /// go.
     async fn meet_brokers(&self) {
         if let Err(failed) = self.refresh(DEFAULT_TOPIC).await {
             tracing::debug!(%failed, "the default topic's route could not be asked for");
@@ -419,6 +425,12 @@ impl Client {
         let known = self.0.topics.to_write(&self.0.links, topic).await?;
         Ok(known.route.to_write.clone())
     }
+}
+
+/// An answer whose code the caller cannot do anything with.
+fn refused(answer: &Command) -> Error {
+    let remark = answer.remark.as_deref().unwrap_or_default().to_owned();
+    Error::Refused { code: answer.code, remark }
 }
 
 async fn hear_brokers(client: Weak<Shared>, mut requests: mpsc::Receiver<Inbound>) {

@@ -1,13 +1,13 @@
-//! Where a group stands in a queue, kept by the queue's broker: asked for, told, and chosen when there is none. Not here:
-//! when to tell.
+//! Where a group stands in a queue, kept by the queue's broker: asked for, told, and chosen when
+//! there is none. Not here: when to tell.
 //!
-//! Invariant: only "not found" means that a group has no progress. Any other refusal is an error, or messages would be
-//! skipped because a broker was busy.
+//! Invariant: only "not found" means that a group has no progress. Any other refusal is an error,
+//! or messages would be skipped because a broker was busy.
 
 use std::time::Duration;
 
-use super::Client;
 use super::consumer::ConsumeFrom;
+use super::{Client, refused};
 use crate::error::Error;
 use crate::names::{MessageQueue, RETRY_PREFIX};
 use crate::protocol::code::{RequestCode, ResponseCode};
@@ -22,7 +22,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
 const BROKER: i64 = 0;
 
-/// The offset to begin with: the group's progress, else where `from` says. Retries are never skipped.
+/// The offset to begin with: the group's progress, else where `from` says. Retries are never
+/// skipped.
 pub(super) async fn first(
     client: &Client,
     group: &str,
@@ -71,10 +72,7 @@ async fn ask<'a, H: Header<'a>>(
             Ok(Some(header.offset))
         }
         ResponseCode::QueryNotFound => Ok(None),
-        _ => Err(Error::Refused {
-            code: answer.code,
-            remark: answer.remark.as_deref().unwrap_or_default().to_owned(),
-        }),
+        _ => Err(refused(&answer)),
     }
 }
 
@@ -110,9 +108,6 @@ pub(super) async fn commit_last(
     let answer = remote.call(update(client, group, queue, offset), LAST_COMMIT_TIMEOUT).await?;
     match answer.response_code() {
         ResponseCode::Success => Ok(()),
-        _ => Err(Error::Refused {
-            code: answer.code,
-            remark: answer.remark.as_deref().unwrap_or_default().to_owned(),
-        }),
+        _ => Err(refused(&answer)),
     }
 }

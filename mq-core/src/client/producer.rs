@@ -1,8 +1,9 @@
-//! `Producer`: sends messages and says where they were stored. Not here: routes, connections, transactions.
+//! `Producer`: sends messages and says where they were stored. Not here: routes, connections,
+//! transactions.
 //!
-//! Invariants: a message that is sent again keeps its unique key, so that receivers can tell; an attempt that cannot
-//! have reached a broker (no connection) costs no retry; an attempt that may have (time-out) says so in its error; all
-//! attempts together end within the send time-out.
+//! Invariants: a message that is sent again keeps its unique key, so that receivers can tell; an
+//! attempt that cannot have reached a broker (no connection) costs no retry; an attempt that may
+//! have (time-out) says so in its error; all attempts together end within the send time-out.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +12,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::Client;
 use super::id::UniqueKey;
 use super::links::Link;
 use super::route;
 use super::topics::Topic;
+use super::{Client, refused};
 use crate::error::Error;
 use crate::message::{Outgoing, SendReceipt, SendStatus};
 use crate::names::{DEFAULT_TOPIC, MessageQueue, is_closed_to_senders};
@@ -78,8 +79,9 @@ impl Producer {
     /// Sends a message to one of its topic's queues and waits until the broker has stored it.
     ///
     /// # Errors
-    /// [`Error::Message`] before anything is sent; [`Error::NoRoute`]; [`Error::Refused`] by the broker. After
-    /// [`Error::Timeout`] or [`Error::Closed`] the message may or may not have been stored.
+    /// [`Error::Message`] before anything is sent; [`Error::NoRoute`]; [`Error::Refused`] by the
+    /// broker. After [`Error::Timeout`] or [`Error::Closed`] the message may or may not have been
+    /// stored.
     pub async fn send(&self, message: Outgoing) -> Result<SendReceipt, Error> {
         self.send_one(message, To::Any).await
     }
@@ -96,8 +98,8 @@ impl Producer {
         self.send_one(message, To::Queue(queue)).await
     }
 
-    /// Sends a message to the queue of its key: messages of one key are stored in the order they were sent, as long
-    /// as the number of queues does not change.
+    /// Sends a message to the queue of its key: messages of one key are stored in the order they
+    /// were sent, as long as the number of queues does not change.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -117,8 +119,9 @@ impl Producer {
         remote.oneway(self.request(&ready, &target.queue)).await
     }
 
-    /// Sends messages of one topic, each stored as a message of its own, in as few requests as their size allows, all
-    /// to one queue and in order. When a request fails, the messages of those before it are stored.
+    /// Sends messages of one topic, each stored as a message of its own, in as few requests as
+    /// their size allows, all to one queue and in order. When a request fails, the messages of
+    /// those before it are stored.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -143,8 +146,8 @@ impl Producer {
         self.client.queues(topic).await
     }
 
-    /// Sends a stored message to a retry topic as it was stored; `reconsumed` is how often it will have been handled,
-    /// and the limit.
+    /// Sends a stored message to a retry topic as it was stored; `reconsumed` is how often it will
+    /// have been handled, and the limit.
     pub(super) async fn send_again(
         &self,
         message: Outgoing,
@@ -212,7 +215,8 @@ impl Producer {
         messages.into_iter().map(check).collect()
     }
 
-    /// Tries until a broker answers that it has stored the message, or there is no sense in trying on.
+    /// Tries until a broker answers that it has stored the message, or there is no sense in trying
+    /// on.
     async fn deliver(
         &self,
         ready: &Ready,
@@ -265,10 +269,7 @@ impl Producer {
             })?;
         match status(answer.response_code()) {
             Some(_) => Ok(answer),
-            None => Err(Error::Refused {
-                code: answer.code,
-                remark: answer.remark.as_deref().unwrap_or_default().to_owned(),
-            }),
+            None => Err(refused(&answer)),
         }
     }
 
@@ -347,7 +348,8 @@ impl Producer {
     }
 }
 
-/// The next queue in turn that can be reached, of another broker than the one that failed where there is one.
+/// The next queue in turn that can be reached, of another broker than the one that failed where
+/// there is one.
 fn in_turn(topic: &Topic, failed: Option<&MessageQueue>) -> Option<usize> {
     let avoid = |index: usize| {
         let failed_there = |failed: &MessageQueue| {
@@ -361,7 +363,8 @@ fn in_turn(topic: &Topic, failed: Option<&MessageQueue>) -> Option<usize> {
     route::choose(topic.masters.len(), turn, avoid)
 }
 
-/// Sends that failed with one of these may do better elsewhere. The codes are those of Java's client.
+/// Sends that failed with one of these may do better elsewhere. The codes are those of Java's
+/// client.
 fn worth_another_try(error: &Error) -> bool {
     const CODES: [i32; 6] = [
         ResponseCode::TopicNotExist.code(),

@@ -1,7 +1,8 @@
 //! What a route says and how a queue is chosen: pure. Not here: asking name servers, connections.
 //!
-//! Invariants: queues are sorted, so that two answers with one meaning are equal and every member of a group sees one
-//! order; a route announces at most [`QUEUES_MAX`] queues to us, whatever a name server says.
+//! Invariants: queues are sorted, so that two answers with one meaning are equal and every member
+//! of a group sees one order; a route announces at most [`QUEUES_MAX`] queues to us, whatever a
+//! name server says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,8 +37,8 @@ impl Route {
         Self::limited(topic, data, i32::MAX)
     }
 
-    /// A guess at the route of a topic that sending will create: the default topic's, with at most `queues_max` queues
-    /// a broker. Nothing can be read from it yet.
+    /// A guess at the route of a topic that sending will create: the default topic's, with at most
+    /// `queues_max` queues a broker. Nothing can be read from it yet.
     pub(super) fn borrowed(topic: &str, data: &TopicRouteData, queues_max: i32) -> Self {
         Self { to_read: Vec::new(), ..Self::limited(topic, data, queues_max) }
     }
@@ -91,7 +92,8 @@ pub(super) fn reader(addresses: &Addresses, suggested: i64) -> Option<&str> {
         .or_else(|| addresses.values().next().map(String::as_str))
 }
 
-/// Of `count` queues the one whose turn it is, or the next that is not to be avoided; when all are, the one in turn.
+/// Of `count` queues the one whose turn it is, or the next that is not to be avoided; when all are,
+/// the one in turn.
 pub(super) fn choose(count: usize, turn: usize, avoid: impl Fn(usize) -> bool) -> Option<usize> {
     let first = turn.checked_rem(count)?;
     let mut in_turn = (first..count).chain(0..first);

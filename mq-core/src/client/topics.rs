@@ -1,9 +1,10 @@
-//! What the client knows of topics and brokers: routes as name servers tell them, kept and asked again. Not here: what a
-//! route means (`route.rs`), who needs one.
+//! What the client knows of topics and brokers: routes as name servers tell them, kept and asked
+//! again. Not here: what a route means (`route.rs`), who needs one.
 //!
-//! Invariants: a known route stays when name servers fail or no longer know the topic; of several name servers any may
-//! be down, the one that answered last is asked first; a topic that nobody knows yet is asked for again after 1, 2, 4 ...
-//! 30 seconds, so that it is found soon after it is made.
+//! Invariants: a known route stays when name servers fail or no longer know the topic; of several
+//! name servers any may be down, the one that answered last is asked first; a topic that nobody
+//! knows yet is asked for again after 1, 2, 4 ... 30 seconds, so that it is found soon after it is
+//! made.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use super::id::random;
 use super::links::{Link, Links};
+use super::refused;
 use super::route::{Addresses, Route, master, reader};
 use crate::error::Error;
 use crate::names::DEFAULT_TOPIC;
@@ -95,8 +97,8 @@ impl Topics {
         self.known.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    /// The topic, with a queue to write to. Fetched when it is not known; borrowed from the default topic when name
-    /// servers do not know it.
+    /// The topic, with a queue to write to. Fetched when it is not known; borrowed from the default
+    /// topic when name servers do not know it.
     pub(super) async fn to_write(&self, links: &Links, topic: &str) -> Result<Arc<Topic>, Error> {
         if let Some(known) = self.writable(topic) {
             return Ok(known);
@@ -123,8 +125,8 @@ impl Topics {
         self.get(topic).filter(|known| !known.masters.is_empty())
     }
 
-    /// Asks name servers for a topic's route; true when it differs from what was known. A topic that is not there is
-    /// remembered, so that it is asked for again.
+    /// Asks name servers for a topic's route; true when it differs from what was known. A topic
+    /// that is not there is remembered, so that it is asked for again.
     pub(super) async fn refresh(&self, links: &Links, topic: &str) -> Result<bool, Error> {
         match self.fetch(links, topic).await? {
             Some(data) => {
@@ -222,9 +224,9 @@ impl Topics {
         match answer.response_code() {
             ResponseCode::Success => from_json(&answer.body)
                 .map(Some)
-                .map_err(|error| refused(&answer, &format!("its route cannot be read: {error}"))),
+                .map_err(|error| Error::Refused { code: answer.code, remark: error.to_string() }),
             ResponseCode::TopicNotExist => Ok(None),
-            _ => Err(refused(&answer, answer.remark.as_deref().unwrap_or_default())),
+            _ => Err(refused(&answer)),
         }
     }
 
@@ -257,8 +259,4 @@ impl Topics {
         let remote = links.remote(link, async |_: &Remote| {}).await?;
         remote.call(request, NAME_SERVER_TIMEOUT).await
     }
-}
-
-fn refused(answer: &Command, remark: &str) -> Error {
-    Error::Refused { code: answer.code, remark: format!("by the name server: {remark}") }
 }

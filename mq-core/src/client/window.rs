@@ -1,9 +1,9 @@
-//! `Window`: the messages of one queue that were pulled and are not finished, and the offset that may be committed.
-//! Not here: clocks, tasks, who handles the messages.
+//! `Window`: the messages of one queue that were pulled and are not finished, and the offset that
+//! may be committed. Not here: clocks, tasks, who handles the messages.
 //!
 //! Invariants: entries stand in ascending offsets; the first one is unfinished; every offset below
-//! [`Window::committable`] is finished or was never meant for this group; what is held is limited in number even when
-//! the oldest message never finishes.
+//! [`Window::committable`] is finished or was never meant for this group; what is held is limited
+//! in number even when the oldest message never finishes.
 
 use std::collections::VecDeque;
 
@@ -54,7 +54,8 @@ impl Window {
         self.unfinished < UNFINISHED_MAX && self.entries.len() < HELD_MAX
     }
 
-    /// Takes a pulled message in. False: its offset was passed before, it must not be handled again.
+    /// Takes a pulled message in. False: its offset was passed before, it must not be handled
+    /// again.
     pub(super) fn enter(&mut self, offset: i64, bytes: usize) -> bool {
         if offset < self.next {
             return false;
@@ -66,14 +67,16 @@ impl Window {
         true
     }
 
-    /// All below `next` has been looked at in this epoch; what did not enter was filtered out. Never goes back.
+    /// All below `next` has been looked at in this epoch; what did not enter was filtered out.
+    /// Never goes back.
     pub(super) fn advance(&mut self, epoch: u32, next: i64) {
         if epoch == self.epoch {
             self.next = self.next.max(next);
         }
     }
 
-    /// Marks a message as finished; returns its bytes, or nothing when it is not under way in this epoch.
+    /// Marks a message as finished; returns its bytes, or nothing when it is not under way in this
+    /// epoch.
     pub(super) fn complete(&mut self, epoch: u32, offset: i64) -> Option<usize> {
         if epoch != self.epoch {
             return None;

@@ -1,8 +1,9 @@
-//! One assigned queue: where to begin, the pulls, and how far its messages are. Not here: calling handlers
-//! (`handling.rs`), which queues are ours (`consumer.rs`).
+//! One assigned queue: where to begin, the pulls, and how far its messages are. Not here: calling
+//! handlers (`handling.rs`), which queues are ours (`consumer.rs`).
 //!
-//! Invariants: nothing is committed before the first offset is known; a queue that was released or repositioned takes no
-//! messages of before; a record that cannot be read costs at most itself, and is told.
+//! Invariants: nothing is committed before the first offset is known; a queue that was released or
+//! repositioned takes no messages of before; a record that cannot be read costs at most itself, and
+//! is told.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 use super::consumer::Group;
 use super::handling::Job;
 use super::offsets;
+use super::refused;
 use super::window::Window;
 use crate::error::Error;
 use crate::message::Delivery;
@@ -31,7 +33,8 @@ const PULL_TIMEOUT: Duration = Duration::from_secs(30);
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// The rest after a pull that got no answer.
 const LOST_PAUSE: Duration = Duration::from_millis(100);
-/// Other members may own the queue until now; in this time they finish and commit, so that little is handled twice.
+/// Other members may own the queue until now; in this time they finish and commit, so that little
+/// is handled twice.
 const HANDOVER_PAUSE: Duration = Duration::from_millis(300);
 const UNKNOWN: i64 = -1;
 
@@ -75,7 +78,8 @@ impl Progress {
         !self.released.load(Ordering::Acquire) && self.window().epoch() == epoch
     }
 
-    /// Begins handling a message, unless it is not wanted any more. Must be followed by [`Self::end`].
+    /// Begins handling a message, unless it is not wanted any more. Must be followed by
+    /// [`Self::end`].
     pub(super) fn start(&self, epoch: u32) -> bool {
         // Counted first: who releases the queue then either sees the handler or is seen by it.
         self.running.fetch_add(1, Ordering::AcqRel);
@@ -307,7 +311,7 @@ impl Worker<'_> {
         }
         let client = &self.group.client;
         if let Err(failed) = offsets::commit(client, self.group.name(), queue, to).await {
-            tracing::debug!(%failed, %queue, "the moved offset was not told; the next pull tells it");
+            tracing::debug!(%failed, %queue, "the next pull tells the moved offset");
         }
         // Were the next pull to be moved again, this must not spin.
         tokio::time::sleep(LOST_PAUSE).await;
@@ -368,8 +372,8 @@ impl Worker<'_> {
         }
     }
 
-    /// A record that cannot be read hides those behind it: it is pulled again alone, and passed over when it is really
-    /// the one.
+    /// A record that cannot be read hides those behind it: it is pulled again alone, and passed
+    /// over when it is really the one.
     fn after_bad(&mut self, offset: i64, alone: bool, error: &dyn std::error::Error) -> i64 {
         let queue = &self.progress.queue;
         if alone && self.batch == Some(1) {
@@ -383,11 +387,6 @@ impl Worker<'_> {
         self.batch = Some(1);
         offset
     }
-}
-
-fn refused(answer: &Command) -> Error {
-    let remark = answer.remark.as_deref().unwrap_or_default().to_owned();
-    Error::Refused { code: answer.code, remark }
 }
 
 /// The tag of a record, without making a message of it.
