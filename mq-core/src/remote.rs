@@ -276,15 +276,17 @@ impl Wire {
         timeout: Duration,
     ) -> Result<Command, Error> {
         let what = Named(command.code);
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         command.opaque = self.register(reply, started, timeout)?;
         let parked = Parked { wire: self, opaque: command.opaque };
-        let sent = self.enqueue(&command).await;
+        tokio::select! {
+            biased;
+            sent = self.enqueue(&command) => sent?,
+            // The call ended while it waited for room.
+            _ = &mut answer => return Err(self.end_of(what, timeout)),
+        }
         drop(command);
-        let answer = match sent {
-            Ok(()) => answer.await,
-            Err(closed) => return Err(closed),
-        };
+        let answer = answer.await;
         match answer {
             Ok(answer) => {
                 std::mem::forget(parked);

@@ -366,7 +366,11 @@ impl Group {
                 };
             }
             let members = known.get(&broker).map(Vec::as_slice).unwrap_or_default();
-            settled &= members.iter().any(|member| *member == self.client.0.id);
+            if !members.contains(&self.client.0.id) {
+                // The broker has missed our heartbeat; queues fall to us once it knows us.
+                settled = false;
+                self.client.heartbeat_all().await;
+            }
             let wanted = rebalance::allocate(&queues, members, &self.client.0.id);
             self.change(topic, &wanted, members.len() > 1, workers).await;
         }

@@ -84,8 +84,8 @@ pub struct ClientOptions {
     pub default_queues: i32,
     /// A message whose body is longer is refused before it is sent.
     pub message_bytes: usize,
-    /// The form of request headers to brokers. JSON is understood by everything that speaks the
-    /// protocol.
+    /// The form of request headers to brokers. The binary one costs both sides half as much and is
+    /// understood by every RocketMQ broker; JSON is for whatever else speaks the protocol.
     pub serialize: SerializeType,
     /// Dialling and frame limits.
     pub remote: RemoteOptions,
@@ -103,7 +103,7 @@ impl Default for ClientOptions {
             instance: None,
             default_queues: 4,
             message_bytes: 4 * 1024 * 1024,
-            serialize: SerializeType::Json,
+            serialize: SerializeType::Binary,
             remote: RemoteOptions::default(),
             clock: Clock::System,
         }
@@ -353,6 +353,9 @@ impl Client {
 
     /// Tells all known brokers who is here, now.
     async fn heartbeat_all(&self) {
+        if self.heartbeat().is_none() {
+            return;
+        }
         let beats = self.broker_links().into_iter().map(|link| async move {
             match link.current() {
                 // Dialling begins with a heartbeat.
@@ -368,16 +371,22 @@ impl Client {
         }
     }
 
-    /// Asks for a route now; consumers of the topic deal their queues anew when it changed.
+    /// Asks for a route now.
     async fn refresh(&self, topic: &str) -> Result<(), Error> {
-        if self.0.topics.refresh(&self.0.links, topic).await? {
+        self.0.topics.refresh(&self.0.links, topic).await?;
+        self.tell_changed();
+        Ok(())
+    }
+
+    /// Consumers of topics whose routes have changed deal their queues anew.
+    fn tell_changed(&self) {
+        for topic in self.0.topics.take_changed() {
             for membership in self.groups().consumers.values() {
-                if membership.topics.iter().any(|subscribed| subscribed == topic) {
+                if membership.topics.contains(&topic) {
                     membership.wake.notify_one();
                 }
             }
         }
-        Ok(())
     }
 
     /// Asks for routes; stops at the first failure, since no name server answers then.
@@ -422,8 +431,9 @@ impl Client {
 
     /// The queues of a topic that can be written, as a name server knows them now.
     async fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>, Error> {
-        let known = self.0.topics.to_write(&self.0.links, topic).await?;
-        Ok(known.route.to_write.clone())
+        let known = self.0.topics.to_write(&self.0.links, topic).await;
+        self.tell_changed();
+        Ok(known?.route.to_write.clone())
     }
 }
 

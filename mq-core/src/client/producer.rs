@@ -305,7 +305,9 @@ impl Producer {
     async fn find(&self, topic: &str, deadline: Instant) -> Result<Arc<Topic>, Error> {
         self.client.check_open()?;
         let asking = self.client.0.topics.to_write(&self.client.0.links, topic);
-        tokio::time::timeout_at(deadline, asking).await.unwrap_or_else(|_| {
+        let found = tokio::time::timeout_at(deadline, asking).await;
+        self.client.tell_changed();
+        found.unwrap_or_else(|_| {
             let timeout = self.client.0.options.send_timeout;
             Err(Error::Timeout {
                 what: format!("the route of topic `{topic}` (nothing was sent)"),
@@ -337,7 +339,7 @@ impl Producer {
             sys_flag: ready.sys_flag,
             born_timestamp: options.clock.now_ms(),
             flag: ready.flag,
-            properties: Some(ready.properties.as_str()),
+            properties: Some(ready.properties.as_str()).filter(|text| !text.is_empty()),
             reconsume_times: ready.reconsumed.map(|reconsumed| reconsumed.0),
             unit_mode: Some(false),
             max_reconsume_times: ready.reconsumed.map(|reconsumed| reconsumed.1),

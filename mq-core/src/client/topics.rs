@@ -70,6 +70,8 @@ pub(super) struct Topics {
     /// Held while a first route is fetched, so that many senders ask once.
     fetching: Mutex<()>,
     unsettled: std::sync::Mutex<HashMap<String, Recheck>>,
+    /// Topics whose route is new, until [`Self::take_changed`].
+    changed: std::sync::Mutex<Vec<String>>,
     /// Unsettled topics are worth asking for now.
     pub(super) hurry: Arc<Notify>,
     default_queues: i32,
@@ -84,6 +86,7 @@ impl Topics {
             brokers: RwLock::default(),
             fetching: Mutex::default(),
             unsettled: std::sync::Mutex::default(),
+            changed: std::sync::Mutex::default(),
             hurry: Arc::default(),
             default_queues,
         }
@@ -125,9 +128,14 @@ impl Topics {
         self.get(topic).filter(|known| !known.masters.is_empty())
     }
 
-    /// Asks name servers for a topic's route; true when it differs from what was known. A topic
-    /// that is not there is remembered, so that it is asked for again.
-    pub(super) async fn refresh(&self, links: &Links, topic: &str) -> Result<bool, Error> {
+    /// The topics whose route has changed since the last call.
+    pub(super) fn take_changed(&self) -> Vec<String> {
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks name servers for a topic's route. A topic that is not there is remembered, so that it
+    /// is asked for again.
+    pub(super) async fn refresh(&self, links: &Links, topic: &str) -> Result<(), Error> {
         match self.fetch(links, topic).await? {
             Some(data) => {
                 let route = Route::new(topic, &data);
@@ -136,15 +144,14 @@ impl Topics {
                 if !same {
                     self.put(links, topic, route, State::Known);
                 }
-                Ok(!same)
             }
             None => {
                 if self.get(topic).is_none() {
                     self.put(links, topic, Route::default(), State::Missing);
                 }
-                Ok(false)
             }
         }
+        Ok(())
     }
 
     fn put(&self, links: &Links, topic: &str, route: Route, state: State) {
@@ -164,6 +171,8 @@ impl Topics {
         let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
         if state == State::Known {
             unsettled.remove(topic);
+            let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+            changed.push(topic.to_owned());
         } else {
             let at = Instant::now() + UNSETTLED_WAIT;
             unsettled.insert(topic.to_owned(), Recheck { at, wait: UNSETTLED_WAIT });

@@ -159,7 +159,8 @@ pub(super) async fn work(group: Arc<Group>, progress: Arc<Progress>, shared: boo
         tokio::time::sleep(HANDOVER_PAUSE).await;
     }
     begin(&group, &progress).await;
-    let mut worker = Worker { group: &group, progress: &progress, suggested: 0, batch: None };
+    let mut worker =
+        Worker { group: &group, progress: &progress, suggested: 0, batch: None, failing: false };
     loop {
         worker.step().await;
     }
@@ -189,6 +190,8 @@ struct Worker<'a> {
     suggested: i64,
     /// A smaller batch than usual, after a record that could not be read.
     batch: Option<i32>,
+    /// The last pull failed.
+    failing: bool,
 }
 
 impl Worker<'_> {
@@ -202,11 +205,7 @@ impl Worker<'_> {
         };
         match pulled {
             Ok(pulled) => self.take(epoch, offset, pulled).await,
-            Err(failed) => {
-                let queue = &self.progress.queue;
-                tracing::warn!(%failed, %queue, group = self.group.name(), "a pull failed");
-                self.rest_after(&failed).await;
-            }
+            Err(failed) => self.rest_after(&failed).await,
         }
     }
 
@@ -282,7 +281,14 @@ impl Worker<'_> {
         }
     }
 
-    async fn rest_after(&self, failed: &Error) {
+    /// A broker that is away fails many pulls; only the first of a row is worth a warning.
+    async fn rest_after(&mut self, failed: &Error) {
+        let (queue, group) = (&self.progress.queue, self.group.name());
+        if std::mem::replace(&mut self.failing, true) {
+            tracing::debug!(%failed, %queue, group, "a pull failed again");
+        } else {
+            tracing::warn!(%failed, %queue, group, "a pull failed and is tried again");
+        }
         let pause = match failed {
             Error::Refused { .. } => REFUSED_PAUSE,
             _ => LOST_PAUSE,
@@ -292,6 +298,7 @@ impl Worker<'_> {
 
     async fn take(&mut self, epoch: u32, offset: i64, pulled: Pulled) {
         self.suggested = pulled.suggested;
+        self.failing = false;
         match pulled.code {
             ResponseCode::Success => {
                 let next = self.enter(epoch, offset, &pulled);
