@@ -158,7 +158,8 @@ impl Remote {
         self.call_since(command, Instant::now(), timeout).await
     }
 
-    /// As [`Self::call`]; the time-out began at `started`. Reading the clock is a part of what a send costs.
+    /// As [`Self::call`]; the time-out began at `started`. Reading the clock is a part of what a
+    /// send costs.
     ///
     /// # Errors
     /// As [`Self::call`].
