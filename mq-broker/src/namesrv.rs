@@ -46,6 +46,9 @@ pub(crate) const REACHED_HOST: &str = "reached";
 /// Pairs of all namespaces together.
 const MAX_PAIRS: usize = 10_000;
 
+/// First byte of what zlib has compressed.
+const ZLIB: u8 = 0x78;
+
 type Handled = Result<Command, Refusal>;
 
 /// A name server. It serves alone, or beside a broker on the broker's port.
@@ -131,7 +134,9 @@ impl NameServer {
             RequestCode::PutKvConfig => self.put_pair(request),
             RequestCode::GetKvConfig => self.pair(request),
             RequestCode::DeleteKvConfig => self.delete_pair(request),
-            RequestCode::RegisterBroker => self.register(origin, request),
+            RequestCode::RegisterBroker => self.register(origin, request).inspect_err(|refusal| {
+                warn!(peer = %peer.remote, why = refusal.remark, "a registration was refused");
+            }),
             RequestCode::UnregisterBroker => self.unregister(origin, request),
             RequestCode::GetRouteinfoByTopic => self.route(peer, request),
             RequestCode::GetBrokerClusterInfo => Ok(self.cluster_info(peer, request)),
@@ -221,11 +226,10 @@ impl NameServer {
         };
         let complete = self.config.delete_topic_with_broker_registration;
         let now_ms = self.clock.now_ms();
-        let master = self.routes().register(origin, news, complete, now_ms);
-        let master = master.map_err(|why| {
-            warn!(broker = header.broker_name, address = header.broker_addr, why, "refused");
-            Refusal::new(ResponseCode::SystemError, why)
-        })?;
+        let master = self
+            .routes()
+            .register(origin, news, complete, now_ms)
+            .map_err(|why| Refusal::new(ResponseCode::SystemError, why))?;
         let answer = Command::success(request).header(&RegisterBrokerResponse {
             ha_server_addr: master.as_ref().map(|master| master.ha_address.as_str()),
             master_addr: master.as_ref().map(|master| master.address.as_str()),
@@ -445,7 +449,9 @@ fn registered_topics(
     if request.body.is_empty() {
         return Ok(TopicConfigSerializeWrapper::default());
     }
-    let compressed = header.compressed == Some(true);
+    // A 5.5 broker with compressedRegister=true says that it has not compressed. JSON has no such
+    // first byte.
+    let compressed = header.compressed == Some(true) || request.body.first() == Some(&ZLIB);
     RegisterBrokerBody::decode(&request.body, compressed, request.version)
         .map(|body| body.topic_config_serialize_wrapper)
         .map_err(|error| Refusal::new(ResponseCode::SystemError, error.to_string()))

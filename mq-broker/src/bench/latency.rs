@@ -22,9 +22,13 @@ const GROUP: &str = "mq-bench-latency";
 /// Bytes in front of a body: run and time.
 const STAMP_BYTES: usize = 16;
 
-/// How long a consumer may take to get its first message: an Apache broker lets it wait for the
-/// second round of its timer.
-const FIRST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a consumer may take until it gets all messages: an Apache broker lets it wait for the
+/// second round of a timer, and it hears of new queues every 30 s.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Messages that are sent to see whether all arrive, and how long they have.
+const PROBES: usize = 32;
+const ROUND: Duration = Duration::from_secs(2);
 
 /// How long the last messages may take.
 const LAST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,7 +51,7 @@ pub(super) async fn run(args: &LatencyLoad) -> Result<(), Error> {
     sender.send(Instant::now()).await?;
     let options = ConsumerOptions::new(GROUP).subscribe(&topic, "*");
     let consumer = receiving.start_consumer(options, Arc::<Receiver>::clone(&receiver)).await?;
-    sender.wait_for_receiver().await?;
+    sender.wait_for_all_queues().await?;
     let window = Window::after_warmup(&args.run);
     let progress = Progress::new(window, &args.run);
     let sent = sender.send_steadily(args.rate, window, &progress).await;
@@ -72,21 +76,29 @@ struct Receiver {
     seen: Mutex<Seen>,
 }
 
-#[derive(Default)]
 struct Seen {
-    /// Messages of this run, the warm-up's too.
-    any: u64,
+    /// When the round of probes began.
+    round: Instant,
+    /// Messages that were due since then.
+    probes: usize,
     window: Option<Window>,
     tally: Option<Tally>,
 }
 
 impl Receiver {
     fn new() -> Self {
-        Self { run: Clock::System.now_ms(), epoch: Instant::now(), seen: Mutex::default() }
+        let epoch = Instant::now();
+        let seen = Seen { round: epoch, probes: 0, window: None, tally: None };
+        Self { run: Clock::System.now_ms(), epoch, seen: Mutex::new(seen) }
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin_round(&self, round: Instant) {
+        let mut seen = self.seen();
+        (seen.round, seen.probes) = (round, 0);
     }
 
     /// When a message of this run was due; `None` for any other message.
@@ -123,7 +135,7 @@ impl Handler for Receiver {
         let now = Instant::now();
         if let Some(due) = self.due(&delivery.body) {
             let mut seen = self.seen();
-            seen.any += 1;
+            seen.probes += usize::from(due >= seen.round);
             if seen.window.is_some_and(|window| window.counts(due)) {
                 let tally = seen.tally.get_or_insert_with(Tally::new);
                 let latency = now.saturating_duration_since(due);
@@ -154,19 +166,30 @@ impl Sender {
         async move { producer.send(message).await.map(drop) }
     }
 
-    /// Sends now and then until the receiver has something.
-    async fn wait_for_receiver(&self) -> Result<(), Error> {
+    /// Sends rounds of probes until the receiver gets a whole one: where several brokers make the
+    /// topic one after the other, it hears of some of the queues later than of others.
+    async fn wait_for_all_queues(&self) -> Result<(), Error> {
         let began = Instant::now();
-        while self.receiver.seen().any == 0 {
-            if began.elapsed() > FIRST_TIMEOUT {
-                let waited = FIRST_TIMEOUT.as_secs();
-                let text = format!("no message of {} was consumed in {waited} s", self.topic);
-                return Err(Error::Closed(text));
+        while began.elapsed() < FIRST_TIMEOUT {
+            let round = Instant::now();
+            self.receiver.begin_round(round);
+            // Due times travel as whole microseconds.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            for _ in 0..PROBES {
+                self.send(Instant::now()).await?;
             }
-            self.send(Instant::now()).await?;
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            while round.elapsed() < ROUND {
+                if self.receiver.seen().probes >= PROBES {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
-        Ok(())
+        Err(Error::Closed(format!(
+            "not all messages of {} were consumed within {} s: is another consumer in group {GROUP}?",
+            self.topic,
+            FIRST_TIMEOUT.as_secs()
+        )))
     }
 
     /// Sends at the rate, whether or not earlier messages have been acknowledged. Gives how many
