@@ -287,16 +287,20 @@ impl CommitLog {
 
     /// Nothing is written any more; everyone who waits for it is told why. The first reason stays.
     pub(super) fn poison(&self, reason: &StoreError) {
-        self.stop(&reason.to_string());
+        if self.stop(&reason.to_string()) {
+            error!(%reason, "the store takes no more writes");
+        }
     }
 
-    pub(super) fn stop(&self, reason: &str) {
+    /// As [`Self::poison`], without an error to tell of. False when it has been stopped before.
+    pub(super) fn stop(&self, reason: &str) -> bool {
         let reason: Arc<str> = reason.into();
-        if self.poison.set(reason.clone()).is_ok() {
-            error!(%reason, "the store takes no more writes");
+        let first = self.poison.set(reason.clone()).is_ok();
+        if first {
             self.flushed.close(reason.clone());
             self.appended.close(reason);
         }
+        first
     }
 
     pub(super) fn check_poison(&self) -> Result<(), StoreError> {
@@ -310,7 +314,7 @@ impl CommitLog {
     fn tail(&self) -> MutexGuard<'_, Tail> {
         // A panic under the lock may have left it half changed; appends after it would be wrong.
         self.tail.lock().unwrap_or_else(|poisoned| {
-            self.stop("a thread panicked while it appended");
+            self.poison(&StoreError::Poisoned("a thread panicked while it appended".into()));
             poisoned.into_inner()
         })
     }
