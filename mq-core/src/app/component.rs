@@ -308,7 +308,7 @@ impl Scope {
 /// The component whose method is called. For generated code.
 ///
 /// # Panics
-/// Never on an application that started: [`plan`] refuses one without the component.
+/// Never on an application that started: the plan refuses one without the component.
 #[must_use]
 pub fn owner<T: Component>(scope: &Scope) -> Bean<T> {
     scope.bean().expect("a component's methods are called after it is built")
