@@ -50,7 +50,8 @@
 //!
 //! [`mq_listener`] stands on a free async function, or on a method of a [`component`] impl. The
 //! parameters are taken out of the message: at most one payload (a type with [`Message`], [`Json`],
-//! [`Bytes`], [`Text`]), and [`MsgId`], [`Key`], [`Tag`], [`Attempt`], [`Bean`], [`Mq`].
+//! [`Bytes`], [`Text`]), and [`MsgId`], [`Key`], [`Tag`], [`Attempt`], [`BornAt`], [`Bean`],
+//! [`Mq`].
 //!
 //! | the function | the message |
 //! |---|---|
@@ -76,9 +77,10 @@
 //!
 //! # Configuration
 //!
-//! `application.toml` in the working directory, then `application-PROFILE.toml` for each profile in
-//! `MQ_PROFILE`, then the environment (`MQ__EMBEDDED__STORE`), then `--set mq.embedded.store=..`. All
-//! keys of the framework:
+//! `application.toml` in the working directory (under `cargo run`, else in the package's), then
+//! `application-PROFILE.toml` for each profile in `MQ_PROFILE`, then the environment
+//! (`MQ__EMBEDDED__STORE`), then `--set mq.embedded.store=..`. All keys
+//! of the framework:
 //!
 //! ```toml
 //! [mq]
@@ -133,13 +135,14 @@
 
 pub use bytes::Bytes;
 pub use mq_core::app::{
-    App, Attempt, Bean, Cfg, Component, ConfigSection, Draft, FromDelivery, Inject, IntoOutcome,
-    Json, Key, Message, Mq, MsgId, Running, Tag, Text,
+    App, Attempt, Bean, BornAt, Cfg, Component, ConfigSection, Draft, FromDelivery, Inject,
+    IntoOutcome, Json, Key, Message, Mq, MsgId, Running, Tag, Text,
 };
 pub use mq_core::client::Outcome;
+pub use mq_core::clock::Clock;
 pub use mq_core::component_crate;
 pub use mq_core::error::Error;
-pub use mq_core::message::{Delivery, SendReceipt};
+pub use mq_core::message::{Delivery, SendReceipt, SendStatus};
 pub use mq_macros::{Message, component, def, main, mq_listener, post_construct, pre_destroy};
 
 /// The result of an application, and of anything else that fails with [`Error`].
@@ -148,8 +151,9 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 /// Everything a file with listeners and components needs.
 pub mod prelude {
     pub use crate::{
-        App, Attempt, Bean, Bytes, Cfg, ConfigSection, Json, Key, Message, Mq, MsgId, Outcome, Tag,
-        Text, component, def, mq_listener, post_construct, pre_destroy,
+        App, Attempt, Bean, BornAt, Bytes, Cfg, Clock, ConfigSection, Json, Key, Message, Mq,
+        MsgId, Outcome, SendStatus, Tag, Text, component, def, mq_listener, post_construct,
+        pre_destroy,
     };
     pub use serde::{Deserialize, Serialize};
 }

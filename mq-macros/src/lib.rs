@@ -30,13 +30,14 @@ use proc_macro::TokenStream;
 /// | `topic` | topic | the payload type's |
 /// | `tags` | `*`, a tag, or `a \|\| b` | the payload type's tag, else `*` |
 /// | `concurrency` | messages handled at once | the client's |
+/// | `autostart` | `"true"`, `"false"`, or `"${key}"`: whether it starts with the application | `"true"` |
 /// | `id` | name under `mq.listener.<id>` in the configuration | the group |
 ///
 /// Strings may hold `${key}` and `${key:default}`, resolved from the configuration at start-up.
 ///
 /// Parameters are taken out of the message one by one: at most one payload (a type with
 /// `#[derive(Message)]`, `Json<T>`, `Bytes`, `Text`), and any of `MsgId`, `Key`, `Tag`, `Attempt`,
-/// `Bean<T>`, `Mq`. A body that does not decode goes to the dead letters at once.
+/// `BornAt`, `Bean<T>`, `Mq`. A body that does not decode goes to the dead letters at once.
 ///
 /// The function returns nothing, a `Result`, an `Outcome`, or a `Result` of one. An error or a panic
 /// means redelivery after a growing delay, and the dead letters after the last attempt.

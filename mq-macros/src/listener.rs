@@ -11,7 +11,7 @@ use syn::{Signature, Type};
 
 use crate::attr::{self, Args, Mistakes};
 
-const KNOWN: &[&str] = &["topic", "group", "tags", "concurrency", "id"];
+const KNOWN: &[&str] = &["topic", "group", "tags", "concurrency", "id", "autostart"];
 
 /// The arguments of one `#[mq_listener(...)]`, checked as far as literals can be.
 pub(crate) struct Declared {
@@ -20,6 +20,7 @@ pub(crate) struct Declared {
     tags: Option<LitStr>,
     id: Option<LitStr>,
     concurrency: Option<usize>,
+    autostart: Option<LitStr>,
 }
 
 impl Declared {
@@ -34,13 +35,14 @@ impl Declared {
         let group = text("group", attr::check_group);
         let tags = text("tags", attr::check_tags);
         let id = text("id", attr::check_group);
+        let autostart = text("autostart", |_| Ok(()));
         let concurrency = mistakes.take(args.count("concurrency")).flatten();
         mistakes.finish()?;
         let group = group.ok_or_else(|| {
             let text = "a listener needs its consumer group: `group = \"...\"`";
             syn::Error::new(Span::call_site(), text)
         })?;
-        Ok(Declared { topic, group, tags, id, concurrency })
+        Ok(Declared { topic, group, tags, id, concurrency, autostart })
     }
 }
 
@@ -187,9 +189,9 @@ pub(crate) fn place(name: &Ident) -> TokenStream {
 }
 
 fn fields(declared: &Declared, name: &Ident, owner: Option<&Type>) -> TokenStream {
-    let Declared { topic, group, tags, id, concurrency } = declared;
+    let Declared { topic, group, tags, id, concurrency, autostart } = declared;
     let (topic, tags, id) = (option(topic.as_ref()), option(tags.as_ref()), option(id.as_ref()));
-    let concurrency = option(concurrency.as_ref());
+    let (concurrency, autostart) = (option(concurrency.as_ref()), option(autostart.as_ref()));
     let owner_of = owner.map(|owner| quote!(<#owner as __mq::Component>::definition));
     let owner_of = option(owner_of.as_ref());
     let name = match owner {
@@ -203,6 +205,7 @@ fn fields(declared: &Declared, name: &Ident, owner: Option<&Type>) -> TokenStrea
         tags: #tags,
         id: #id,
         concurrency: #concurrency,
+        autostart: #autostart,
         owner: #owner_of,
     }
 }

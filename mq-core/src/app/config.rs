@@ -29,6 +29,8 @@ const KNOWN: &[&str] = &[
     "mq.listener.*.autostart",
 ];
 
+const BASE_FILE: &str = "application.toml";
+
 /// The environment's way to a broker setting, whose name keeps its case.
 const SETTINGS_VARIABLE: &str = "MQ__EMBEDDED__SETTINGS__";
 
@@ -50,8 +52,18 @@ impl Layers {
         let profiles = std::env::var("MQ_PROFILE").unwrap_or_default();
         let profiles = profiles.split(',').map(str::trim).filter(|name| !name.is_empty());
         let profiles = profiles.map(str::to_owned).collect();
-        Self { directory: PathBuf::new(), profiles, environment, sets }
+        Self { directory: directory(), profiles, environment, sets }
     }
+}
+
+/// The working directory; but for a program that `cargo run` started elsewhere in the workspace, its
+/// package's, which Cargo names.
+fn directory() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let configured = |directory: &PathBuf| directory.join(BASE_FILE).exists();
+    package
+        .filter(|package| !Path::new(BASE_FILE).exists() && configured(package))
+        .unwrap_or_default()
 }
 
 /// The merged configuration.
@@ -61,7 +73,7 @@ pub struct Config(Value);
 impl Config {
     pub(crate) fn load(layers: &Layers) -> Result<Self, String> {
         let mut builder = config::Config::builder()
-            .add_source(file(&layers.directory, "application.toml").required(false));
+            .add_source(file(&layers.directory, BASE_FILE).required(false));
         for profile in &layers.profiles {
             let name = format!("application-{profile}.toml");
             builder = builder.add_source(file(&layers.directory, &name));

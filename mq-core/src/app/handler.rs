@@ -23,8 +23,8 @@ use crate::message::Delivery;
     message = "`{Self}` cannot be a parameter of a listener",
     label = "not a parameter of a listener",
     note = "a payload type needs `#[derive(Message)]`, or is taken as `Json<T>`, `Bytes` or `Text`",
-    note = "otherwise a listener takes `Bean<T>` of a `#[component]`, `Mq`, `MsgId`, `Key`, `Tag` or \
-            `Attempt`"
+    note = "otherwise a listener takes `Bean<T>` of a `#[component]`, `Mq`, `MsgId`, `Key`, `Tag`, \
+            `Attempt` or `BornAt`"
 )]
 pub trait FromDelivery: Sized {
     /// What the parameter is to the listener.

@@ -31,6 +31,8 @@ pub struct ListenerDef {
     pub id: Option<&'static str>,
     /// Messages handled at once; `None` means the client's default.
     pub concurrency: Option<usize>,
+    /// Whether it starts with the application; `None` means `true`.
+    pub autostart: Option<&'static str>,
     /// The component whose method it is.
     pub owner: Option<fn() -> &'static ComponentDef>,
     /// Its parameters.
@@ -86,6 +88,7 @@ impl ListenerDef {
         let group = text("group", self.group, names::check_group);
         let tags = text("tags", self.tags.or(self.payload_tag()).unwrap_or("*"), check_tags);
         let id = self.id.map_or_else(|| group.clone(), |id| text("id", id, |_| Ok(())));
+        let autostart = text("autostart", self.autostart.unwrap_or("true"), check_autostart);
         Some(Listener {
             definition: self,
             id: id?,
@@ -93,7 +96,7 @@ impl ListenerDef {
             tags: tags?,
             group: group?,
             concurrency: self.concurrency,
-            autostart: true,
+            autostart: autostart? == "true",
         })
     }
 
@@ -119,12 +122,19 @@ fn check_tags(expression: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn check_autostart(text: &str) -> Result<(), String> {
+    match text {
+        "true" | "false" => Ok(()),
+        _ => Err(format!("`{text}` is neither `true` nor `false`")),
+    }
+}
+
 impl Listener {
     /// Applies `[mq.listener.<id>]`.
     pub(crate) fn configure(&mut self, settings: &Settings) {
         if let Some(own) = settings.listeners.get(&self.id) {
             self.concurrency = own.concurrency.or(self.concurrency);
-            self.autostart = own.autostart.unwrap_or(true);
+            self.autostart = own.autostart.unwrap_or(self.autostart);
         }
     }
 
@@ -241,6 +251,7 @@ mod tests {
             tags: None,
             id: None,
             concurrency: Some(4),
+            autostart: Some("${shop.billing:true}"),
             owner: None,
             parts: &[Part::Body { topic: Some("orders"), tag: Some("paid") }],
             call: |_, _| Box::pin(async { Ok(Outcome::Ack) }),
@@ -253,6 +264,7 @@ mod tests {
     static ILLEGAL: ListenerDef = ListenerDef {
         topic: Some("${x}"),
         group: "a b",
+        autostart: Some("yes"),
         tags: Some("a|b"),
         ..definition("bad", 60)
     };
@@ -279,8 +291,16 @@ mod tests {
         let config = Config::load(&Layers::none()).expect("nothing to read");
         let mut findings = Vec::new();
         assert!(ILLEGAL.resolve(&config, &mut findings).is_none());
-        assert_eq!(findings.len(), 3, "{findings:?}");
+        assert_eq!(findings.len(), 4, "{findings:?}");
         assert!(findings.iter().all(|finding| finding.ends_with("src/lib.rs:60  bad")));
+    }
+
+    #[test]
+    fn whether_it_starts_is_configured_by_the_program_and_for_the_listener() {
+        let sets = vec![("shop.billing".to_owned(), "false".to_owned())];
+        let config = Config::load(&Layers { sets, ..Layers::none() }).expect("legal");
+        let off = FIRST.resolve(&config, &mut Vec::new()).expect("it is legal");
+        assert!(resolved(&FIRST).autostart && !off.autostart);
     }
 
     #[test]

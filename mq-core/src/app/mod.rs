@@ -46,7 +46,7 @@ pub use self::handler::{
 };
 pub use self::listener::{ListenerDef, Table};
 pub use self::mq::{Draft, Mq};
-pub use self::payload::{Attempt, Json, Key, Message, MsgId, Tag, Text};
+pub use self::payload::{Attempt, BornAt, Json, Key, Message, MsgId, Tag, Text};
 pub use self::registry::{BrokerDef, COMMON_MQ_V1_DEFINITIONS, CrateDef, Definition, Place};
 
 use self::component::Wanted;

@@ -115,6 +115,10 @@ pub struct Tag(pub Option<String>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attempt(pub u32);
 
+/// When the message was sent: ms since the epoch, by the sender's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BornAt(pub i64);
+
 /// Facts about the message, by type: the way to take each.
 macro_rules! facts {
     ($($fact:ident: $take:expr;)*) => {$(
@@ -133,6 +137,7 @@ facts! {
     MsgId: |delivery| MsgId(delivery.msg_id());
     Key: |delivery| Key(delivery.property(crate::properties::key::KEYS).map(str::to_owned));
     Tag: |delivery| Tag(delivery.tags().map(str::to_owned));
+    BornAt: |delivery| BornAt(delivery.born_timestamp_ms);
     Attempt: |delivery| {
         Attempt(u32::try_from(delivery.reconsume_times).unwrap_or(0).saturating_add(1))
     };
