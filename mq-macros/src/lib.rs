@@ -15,13 +15,23 @@ use proc_macro::TokenStream;
 
 /// Makes an async function, or a method of a `#[component]` impl, the handler of a subscription.
 ///
-/// ```ignore
-/// #[mq_listener(group = "search-on-shelf")]            // topic and tag from the payload type
-/// async fn index_product(evt: OnShelf, index: Bean<SearchIndex>) -> Result<(), IndexError> { .. }
+/// ```no_run
+/// # use common_mq::prelude::*;
+/// # #[derive(Message, Serialize, Deserialize)] #[message(topic = "t")] struct OnShelf { sku: u64 }
+/// # #[derive(Deserialize)] struct Order;
+/// # #[component] struct SearchIndex {}
+/// # impl SearchIndex { fn upsert(&self, _sku: u64) -> std::io::Result<()> { Ok(()) } }
+/// #[mq_listener(group = "search-on-shelf")] // topic and tag from the payload type
+/// async fn index_product(evt: OnShelf, index: Bean<SearchIndex>) -> std::io::Result<()> {
+///     index.upsert(evt.sku)
+/// }
 ///
 /// #[mq_listener(topic = "${shop.topic:orders}", group = "billing", tags = "created || paid",
 ///               concurrency = 8)]
-/// async fn on_paid(order: Json<Order>, attempt: Attempt) -> Outcome { .. }
+/// async fn on_paid(order: Json<Order>, attempt: Attempt) -> Outcome {
+///     Outcome::Ack
+/// }
+/// # fn main() {}
 /// ```
 ///
 /// | argument | meaning | default |
@@ -51,22 +61,36 @@ pub fn mq_listener(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// Makes a struct a component, of which the application builds one instance; on the struct's impl
 /// block, gives the component its listeners and hooks.
 ///
-/// ```ignore
+/// ```no_run
+/// # use common_mq::prelude::*;
+/// # use std::{collections::HashSet, sync::Mutex, time::Instant};
+/// # #[derive(Message, Serialize, Deserialize)] #[message(topic = "t")] pub struct OrderTimeout;
+/// # #[component] pub struct OrderRepo {}
+/// # #[derive(Deserialize)] pub struct OrderConfig {}
+/// # impl ConfigSection for OrderConfig { const PREFIX: &'static str = "order"; }
 /// #[component]
 /// pub struct OrderService {
-///     repo: Bean<OrderRepo>,                       // another component
-///     mq: Mq,                                      // sends messages
-///     cfg: Cfg<OrderConfig>,                       // a section of the configuration
-///     #[init] seen: Mutex<HashSet<u64>>,           // its default
-///     #[init(Instant::now())] since: Instant,      // an expression
+///     repo: Bean<OrderRepo>,                  // another component
+///     mq: Mq,                                 // sends messages
+///     cfg: Cfg<OrderConfig>,                  // a section of the configuration
+///     #[init]
+///     seen: Mutex<HashSet<u64>>,              // its default
+///     #[init(Instant::now())]
+///     since: Instant,                         // an expression
 /// }
 ///
 /// #[component]
 /// impl OrderService {
-///     #[post_construct] async fn warm(&self) -> Result<(), RepoError> { .. }
-///     #[mq_listener(group = "order-timeout")] async fn on_timeout(&self, t: OrderTimeout) { .. }
-///     #[pre_destroy] async fn flush(&self) { .. }
+///     #[post_construct]
+///     async fn warm(&self) -> std::io::Result<()> { Ok(()) }
+///
+///     #[mq_listener(group = "order-timeout")]
+///     async fn on_timeout(&self, timeout: OrderTimeout) {}
+///
+///     #[pre_destroy]
+///     async fn flush(&self) {}
 /// }
+/// # fn main() {}
 /// ```
 ///
 /// `#[component(provided)]` is for a type that the application cannot build: the program hands an
@@ -94,10 +118,14 @@ pub fn pre_destroy(_arguments: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Gives a payload type its topic, and if wanted its tag and the field that is its message key.
 ///
-/// ```ignore
+/// ```
+/// # use common_mq::prelude::*;
 /// #[derive(Message, Serialize, Deserialize)]
 /// #[message(topic = "product-shelf", tag = "on", key = "sku")]
-/// pub struct OnShelf { pub sku: u64, pub title: String }
+/// pub struct OnShelf {
+///     pub sku: u64,
+///     pub title: String,
+/// }
 /// ```
 #[proc_macro_derive(Message, attributes(message))]
 pub fn derive_message(item: TokenStream) -> TokenStream {
@@ -106,9 +134,13 @@ pub fn derive_message(item: TokenStream) -> TokenStream {
 
 /// The program's entry: builds a runtime and an `App` with everything that is registered.
 ///
-/// ```ignore
-/// #[common_mq::main(scan(product_service, order_service))]
-/// async fn main(app: App) -> common_mq::Result { app.run().await }
+/// ```no_run
+/// # use common_mq::prelude::*;
+/// # mod product_service { common_mq::component_crate!(); }
+/// #[common_mq::main(scan(product_service))]
+/// async fn main(app: App) -> common_mq::Result {
+///     app.run().await
+/// }
 /// ```
 ///
 /// A crate that the program never mentions is not linked, and neither are its listeners. `scan`
