@@ -88,8 +88,7 @@ impl Cluster {
     /// The cluster of `MQ_NAME_SERVER`, or the bundled broker on a free port.
     pub async fn over_tcp(time: Time) -> Self {
         if let Ok(name_server) = std::env::var("MQ_NAME_SERVER") {
-            let options =
-                ClientOptions { name_servers: vec![name_server], ..ClientOptions::default() };
+            let options = ClientOptions { name_servers: vec![name_server], ..patient() };
             return Self { options, broker: None, hand: None, _store: None };
         }
         let mut cluster = Self::bundled(time, Some("127.0.0.1:0")).await;
@@ -127,7 +126,7 @@ impl Cluster {
         })
         .await
         .expect("the bundled broker starts");
-        let options = ClientOptions { clock, ..ClientOptions::default() };
+        let options = ClientOptions { clock, ..patient() };
         Self { options, broker: Some(broker), hand, _store: Some(store) }
     }
 
@@ -154,6 +153,11 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// A machine that runs many tests at once may take its time.
+fn patient() -> ClientOptions {
+    ClientOptions { send_timeout: DEADLINE / 2, ..ClientOptions::default() }
 }
 
 /// A name that no other test, and no other run against the same cluster, has.

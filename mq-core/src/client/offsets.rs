@@ -22,6 +22,13 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
 const BROKER: i64 = 0;
 
+/// Where a queue begins.
+pub(super) struct First {
+    pub(super) offset: i64,
+    /// It is the group's progress, which the broker keeps.
+    pub(super) kept: bool,
+}
+
 /// The offset to begin with: the group's progress, else where `from` says. Retries are never
 /// skipped.
 pub(super) async fn first(
@@ -29,7 +36,7 @@ pub(super) async fn first(
     group: &str,
     queue: &MessageQueue,
     from: ConsumeFrom,
-) -> Result<i64, Error> {
+) -> Result<First, Error> {
     let (topic, queue_id) = (&*queue.topic, queue.queue_id);
     let progress = QueryConsumerOffsetRequest {
         consumer_group: group,
@@ -39,7 +46,7 @@ pub(super) async fn first(
     };
     let kept = ask(client, queue, RequestCode::QueryConsumerOffset, &progress).await?;
     if let Some(offset) = kept {
-        return Ok(offset);
+        return Ok(First { offset, kept: true });
     }
     let begin = if topic.starts_with(RETRY_PREFIX) { ConsumeFrom::First } else { from };
     let of_queue = QueueRequest { topic, queue_id };
@@ -51,7 +58,7 @@ pub(super) async fn first(
             ask(client, queue, RequestCode::SearchOffsetByTimestamp, &header).await?
         }
     };
-    Ok(found.unwrap_or(0).max(0))
+    Ok(First { offset: found.unwrap_or(0).max(0), kept: false })
 }
 
 /// An offset that the queue's broker knows; `None` when it has found none.

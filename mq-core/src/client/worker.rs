@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::consumer::Group;
 use super::handling::Job;
-use super::offsets;
+use super::offsets::{self, First};
 use super::refused;
 use super::window::Window;
 use crate::error::Error;
@@ -114,6 +114,14 @@ impl Progress {
         Some(self.window().committable()).filter(|offset| *offset >= 0)
     }
 
+    /// The offset that a pull should tell: one that the broker has not been told yet. Brokers may
+    /// take a pull after a commit that was sent later, so that telling an old offset again could
+    /// undo a newer one.
+    fn news(&self) -> Option<i64> {
+        let told = self.committed.load(Ordering::Relaxed);
+        self.committable().filter(|offset| *offset > 0 && *offset != told)
+    }
+
     /// The offset to commit, if it is another than the last one.
     pub(super) fn uncommitted(&self) -> Option<i64> {
         let offset = self.committable()?;
@@ -171,7 +179,10 @@ async fn begin(group: &Group, progress: &Progress) {
     loop {
         let queue = &progress.queue;
         match offsets::first(&group.client, group.name(), queue, group.options.from).await {
-            Ok(offset) => {
+            Ok(First { offset, kept }) => {
+                if kept {
+                    progress.committed.store(offset, Ordering::Relaxed);
+                }
                 progress.reposition(offset);
                 return;
             }
@@ -235,7 +246,7 @@ impl Worker<'_> {
 
     async fn pull(&self, offset: i64) -> Result<Pulled, Error> {
         let queue = &self.progress.queue;
-        let commit = self.progress.committable().filter(|offset| *offset > 0);
+        let commit = self.progress.news();
         let header = PullRequest {
             consumer_group: self.group.name(),
             topic: &queue.topic,
