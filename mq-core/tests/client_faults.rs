@@ -14,11 +14,15 @@ use mq_core::client::{
 };
 use mq_core::connection::FrameReader;
 use mq_core::message::{Delivery, Outgoing};
+use mq_core::names::MessageQueue;
 use mq_core::properties;
 use mq_core::protocol::body::{
-    BrokerData, ConsumerIdList, HeartbeatData, QueueData, TopicRouteData, from_json, to_json,
+    BrokerData, ConsumerIdList, HeartbeatData, QueueData, ResetOffsetBody, TopicRouteData,
+    from_json, to_json,
 };
-use mq_core::protocol::header::{OffsetResponse, PullResponse, SendResponse};
+use mq_core::protocol::header::{
+    ConsumerGroupRequest, OffsetResponse, PullResponse, ResetOffsetRequest, SendResponse,
+};
 use mq_core::protocol::record::{NewRecord, Position, sys_flag};
 use mq_core::protocol::{Command, Limits, RequestCode, ResponseCode};
 use tokio::io::AsyncWriteExt;
@@ -44,7 +48,7 @@ type Scripted = Box<dyn Fn(&Command) -> Act + Send>;
 struct Peer {
     address: String,
     heard: Mutex<Vec<Command>>,
-    members: Mutex<Vec<String>>,
+    members: Arc<Mutex<Vec<String>>>,
     script: Mutex<BTreeMap<i32, VecDeque<Scripted>>>,
     _tasks: Mutex<JoinSet<()>>,
 }
@@ -55,7 +59,7 @@ impl Peer {
         let peer = Arc::new(Self {
             address: listener.local_addr().unwrap().to_string(),
             heard: Mutex::default(),
-            members: Mutex::default(),
+            members: Arc::default(),
             script: Mutex::default(),
             _tasks: Mutex::default(),
         });
@@ -423,6 +427,54 @@ async fn an_offset_the_broker_does_not_have_is_moved() {
     let (client, listener) = (peer.client().await, Arc::new(Listener::default()));
     let _consumer = peer.consumer(&client, listener.clone()).await;
     peer.until("a message", || *listener.seen.lock().unwrap() == ["here"]).await;
+}
+
+/// A request that the peer sends by itself.
+fn notice(command: Command) -> Act {
+    let mut bytes = BytesMut::new();
+    command.oneway().encode(&mut bytes);
+    Act::Raw(bytes.to_vec())
+}
+
+#[tokio::test]
+async fn a_broker_resets_offsets_while_a_pull_is_parked() {
+    let peer = Peer::start().await;
+    peer.next(RequestCode::PullMessage, |_| {
+        let header = ResetOffsetRequest {
+            group: "g",
+            topic: "t",
+            timestamp: 0,
+            is_force: true,
+            queue_id: None,
+            offset: None,
+        };
+        let offset_table = [(MessageQueue::new("t", "b", 0), 40)].into_iter().collect();
+        let body = to_json(&ResetOffsetBody { offset_table });
+        notice(Command::with(RequestCode::ResetConsumerClientOffset, &header).body(body))
+    });
+    let client = peer.client().await;
+    let _consumer = peer.consumer(&client, Arc::default()).await;
+    let next = peer.asked(RequestCode::PullMessage, 2).await;
+    assert_eq!(next.fields.get("queueOffset"), Some("40"));
+    peer.asked(RequestCode::UpdateConsumerOffset, 1).await;
+    assert_eq!(last_commit(&peer), "40");
+}
+
+#[tokio::test]
+async fn a_change_of_members_deals_queues_anew() {
+    let peer = Peer::start().await;
+    let members = peer.members.clone();
+    peer.next(RequestCode::PullMessage, move |_| {
+        // A member that sorts before all others takes the only queue.
+        members.lock().unwrap().push("!".to_owned());
+        let header = ConsumerGroupRequest { consumer_group: "g" };
+        notice(Command::with(RequestCode::NotifyConsumerIdsChanged, &header))
+    });
+    let client = peer.client().await;
+    let _consumer = peer.consumer(&client, Arc::default()).await;
+    peer.asked(RequestCode::UpdateConsumerOffset, 1).await;
+    assert_eq!(last_commit(&peer), "0", "its last owner says how far it came");
+    assert_eq!(peer.of(RequestCode::PullMessage).len(), 1);
 }
 
 #[tokio::test]

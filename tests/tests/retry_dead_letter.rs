@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mq_core::client::Outcome;
+use async_trait::async_trait;
+use mq_core::client::{Handler, Outcome};
 use mq_core::message::{Delivery, Outgoing};
 use mq_core::names::dlq_topic;
 use support::{Cluster, Recorder, eventually, member, sorted_bodies, unique};
@@ -14,6 +15,7 @@ use support::{Cluster, Recorder, eventually, member, sorted_bodies, unique};
 support::each_transport!(with moved time:
     a_failed_message_comes_again_after_10_s,
     a_panic_is_a_failure,
+    no_answer_in_time_is_a_failure,
     the_last_failure_makes_a_dead_letter,
     a_dead_letter_at_once,
 );
@@ -67,6 +69,38 @@ async fn a_panic_is_a_failure(cluster: Cluster) {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let again = given_again(&cluster, &recorder, 1).await;
     assert_eq!(again.reconsume_times, 1);
+}
+
+/// Never ends the first time.
+struct Stuck {
+    began: AtomicBool,
+    then: Arc<Recorder>,
+}
+
+#[async_trait]
+impl Handler for Stuck {
+    async fn handle(&self, delivery: Delivery) -> Outcome {
+        if !self.began.swap(true, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.then.handle(delivery).await
+    }
+}
+
+async fn no_answer_in_time_is_a_failure(cluster: Cluster) {
+    let (topic, group) = (unique("topic"), unique("group"));
+    let client = cluster.client().await;
+    let then = Recorder::new();
+    let stuck = Arc::new(Stuck { began: AtomicBool::new(false), then: then.clone() });
+    let mut options = member(&group, &topic);
+    options.consume_timeout = Duration::from_secs(2);
+    let _consumer = client.start_consumer(options, stuck.clone()).await.unwrap();
+    client.producer("p").send(Outgoing::new(&topic, "x")).await.unwrap();
+    eventually("the handler runs", || stuck.began.load(Ordering::SeqCst)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.pass(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(given_again(&cluster, &then, 1).await.reconsume_times, 1);
 }
 
 async fn the_last_failure_makes_a_dead_letter(cluster: Cluster) {
