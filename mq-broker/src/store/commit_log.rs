@@ -126,7 +126,7 @@ impl QueueOffsets {
         self.queues[index].entry(queue_id).or_default()
     }
 
-    fn known(&self, topic: &str, queue_id: i32) -> i64 {
+    pub(super) fn known(&self, topic: &str, queue_id: i32) -> i64 {
         let queues = self.topics.get(topic).and_then(|index| self.queues.get(*index));
         queues.and_then(|queues| queues.get(&queue_id)).copied().unwrap_or_default()
     }

@@ -19,6 +19,7 @@ use super::StoreError;
 use super::commit_log::{CommitLog, has_queue_entry};
 use super::consume_queue::{ConsumeQueue, ConsumeQueues, ENTRY_BYTES, Entry};
 use super::key_index::{self, BATCH_UNITS, KeyIndex, Unit};
+use super::recovery::Evidence;
 use super::segment::Segments;
 
 /// A step reads so much of the log.
@@ -142,6 +143,19 @@ impl Indexer {
     /// Position, lengths of all queues together, and store timestamp, which belong together.
     pub(super) fn checkpoint(&self) -> (u64, u64, i64) {
         (self.position, self.entries, self.store_timestamp_ms)
+    }
+
+    /// Puts entries behind those that the log gives: messages were there, and are damaged.
+    pub(super) fn restore(
+        &mut self,
+        evidence: &[Evidence],
+        queues: &ConsumeQueues,
+    ) -> Result<(), StoreError> {
+        for Evidence { topic, queue_id, offset, entry } in evidence {
+            queues.queue_or_create(topic, *queue_id)?.append(*offset, &entry.to_bytes())?;
+        }
+        self.entries = queues.entries();
+        Ok(())
     }
 
     /// Takes in what is new, up to about a MiB of it; says whether there was any.

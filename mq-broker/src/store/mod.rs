@@ -45,7 +45,7 @@ pub use recovery::Recovery;
 use disk::{DiskLock, OpenMode, make_dir};
 use indexer::Indexer;
 use mark::{Checkpoint, Mark, MarkFile};
-use recovery::Survey;
+use recovery::{Evidence, Recovered, Survey};
 
 /// Queues and keys are made durable when so much of the log was indexed since, or
 const CHECKPOINT_BYTES: u64 = 64 << 20;
@@ -264,7 +264,8 @@ impl Store {
         let shape = (options.index_slots, options.index_entries);
         let index = KeyIndex::open(disk.clone(), layout.index(), shape, !clean)?.reaching(end);
         let (indexed, stored_ms) = (plan.indexed, plan.store_timestamp_ms);
-        let (start, marks, checkpoint, report) = survey.carry_out(plan, &queues)?;
+        let recovered = survey.carry_out(plan, &queues)?;
+        let Recovered { start, marks, checkpoint, evidence, report } = recovered;
         if !report.clean {
             lock.sync_all().map_err(|error| StoreError::io(&layout.0, "sync", error))?;
         }
@@ -282,7 +283,7 @@ impl Store {
             indexer: Mutex::new(indexer),
             saved: Mutex::new(Saved { marks, checkpoint, derived_at_ms }),
         };
-        store.catch_up()?;
+        store.catch_up(&evidence)?;
         Ok((store, report))
     }
 
@@ -334,17 +335,17 @@ impl Store {
     }
 
     /// At a start: everything durable is in the queues before anyone asks.
-    fn catch_up(&self) -> Result<(), StoreError> {
-        loop {
-            match self.index_step() {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(StoreError::Full) => {
-                    warn!("the disk is full; queues and keys are behind the log until it is not");
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
+    fn catch_up(&self, evidence: &[Evidence]) -> Result<(), StoreError> {
+        let caught_up = || {
+            while self.index_step()? {}
+            self.indexer().restore(evidence, &self.queues)
+        };
+        match caught_up() {
+            Err(StoreError::Full) => {
+                warn!("the disk is full; queues and keys are behind the log until it is not");
+                Ok(())
             }
+            other => other,
         }
     }
 

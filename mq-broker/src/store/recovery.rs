@@ -109,8 +109,35 @@ struct QueuePlan {
     bases: Vec<u64>,
     min: i64,
     length: i64,
-    /// The next offset is at least this: entries of damaged records show that it was taken.
-    floor: i64,
+    /// Entries of the queue's last messages, whose records are damaged: they show that the offsets
+    /// were given, so that no other message may get them.
+    evidence: Vec<(i64, Entry)>,
+}
+
+impl QueuePlan {
+    /// Entries before it are not cut away.
+    fn keep(&self) -> i64 {
+        self.evidence.last().map_or(self.length, |(offset, _)| offset + 1)
+    }
+}
+
+/// What the writing leaves to the store that is being opened.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) start: LogStart,
+    pub(super) marks: MarkFile,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) evidence: Vec<Evidence>,
+    pub(super) report: Recovery,
+}
+
+/// An entry of a damaged record, to be put behind those that the log gives.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    pub(super) topic: String,
+    pub(super) queue_id: i32,
+    pub(super) offset: i64,
+    pub(super) entry: Entry,
 }
 
 /// One quarantined range as the side file holds it.
@@ -188,6 +215,9 @@ impl<'a> Survey<'a> {
         }
         let mut scan = LogScan::new(self, indexed);
         let end = scan.run()?;
+        if !scan.quarantined.is_empty() {
+            queues.iter_mut().try_for_each(|queue| self.find_evidence(queue, &scan))?;
+        }
         store_timestamp_ms = store_timestamp_ms.max(scan.store_timestamp_ms);
         let truncated = self.behind(end, self.clean && scan.torn.is_none())?;
         let entries = entries(&queues);
@@ -255,8 +285,8 @@ impl<'a> Survey<'a> {
             queue_id: queue.queue_id,
             bases: queue.bases.clone(),
             min: files.min(length, self.log.start)?,
-            floor: self.floor(&files, length)?,
             length,
+            evidence: Vec::new(),
         })
     }
 
@@ -281,17 +311,26 @@ impl<'a> Survey<'a> {
         ))
     }
 
-    /// Entries behind the believed ones whose records are quarantined: their offsets were given.
-    fn floor(&self, files: &QueueFilesFound<'_>, length: i64) -> Result<i64, StoreError> {
-        let mut floor = length;
-        while !self.quarantined.is_empty() && files.contains(floor) {
-            let entry = files.entry(floor)?;
-            if entry.is_empty() || !self.in_quarantine(entry.physical_offset.cast_unsigned()) {
+    /// Looks behind the believed entries for those of damaged records that no later one follows.
+    fn find_evidence(&self, queue: &mut QueuePlan, scan: &LogScan<'_>) -> Result<(), StoreError> {
+        let files = self.files_of(&queue.topic, queue.queue_id, &queue.bases);
+        let found_to = scan.offsets.known(&queue.topic, queue.queue_id);
+        let mut offset = queue.length;
+        while files.contains(offset) {
+            let entry = files.entry(offset)?;
+            let at = entry.physical_offset.cast_unsigned();
+            if entry.is_empty() {
                 break;
             }
-            floor += 1;
+            if offset >= found_to
+                && !entry.is_hole()
+                && scan.quarantined.iter().any(|range| range.contains(&at))
+            {
+                queue.evidence.push((offset, entry));
+            }
+            offset += 1;
         }
-        Ok(floor)
+        Ok(())
     }
 
     fn in_quarantine(&self, at: u64) -> bool {
@@ -312,7 +351,7 @@ impl<'a> Survey<'a> {
         mut self,
         mut plan: Plan,
         queues: &ConsumeQueues,
-    ) -> Result<(LogStart, MarkFile, Checkpoint, Recovery), StoreError> {
+    ) -> Result<Recovered, StoreError> {
         let end = plan.end();
         if !plan.report.damaged.is_empty() {
             self.save_quarantine(&plan.report.quarantined)?;
@@ -323,7 +362,7 @@ impl<'a> Survey<'a> {
             self.cut_queues(&plan.queues)?;
         }
         for queue in &plan.queues {
-            plan.offsets.raise(&queue.topic, queue.queue_id, queue.length.max(queue.floor));
+            plan.offsets.raise(&queue.topic, queue.queue_id, queue.keep());
             queues.queue_or_create(&queue.topic, queue.queue_id)?.restore(queue.min, queue.length);
         }
         let mark = Mark {
@@ -344,7 +383,23 @@ impl<'a> Survey<'a> {
             store_timestamp_ms: plan.store_timestamp_ms,
             offsets: plan.offsets,
         };
-        Ok((start, self.marks, self.checkpoint, plan.report))
+        let evidence = plan.queues.into_iter().flat_map(|queue| {
+            let QueuePlan { topic, queue_id, evidence, .. } = queue;
+            let all = evidence.into_iter();
+            all.map(move |(offset, entry)| Evidence {
+                topic: topic.clone(),
+                queue_id,
+                offset,
+                entry,
+            })
+        });
+        Ok(Recovered {
+            start,
+            marks: self.marks,
+            checkpoint: self.checkpoint,
+            evidence: evidence.collect(),
+            report: plan.report,
+        })
     }
 
     fn save_quarantine(&self, ranges: &[Range<u64>]) -> Result<(), StoreError> {
@@ -407,7 +462,7 @@ impl<'a> Survey<'a> {
     fn cut_queues(&self, queues: &[QueuePlan]) -> Result<(), StoreError> {
         for queue in queues {
             let dir = queue_dir(&self.layout.queues(), &queue.topic, queue.queue_id);
-            let length = queue.length.cast_unsigned() * ENTRY;
+            let length = queue.keep().cast_unsigned() * ENTRY;
             // The newest first: a crash in between leaves no gap.
             for base in queue.bases.iter().rev() {
                 let path = dir.join(file_name(*base));
