@@ -199,7 +199,8 @@ fn damage_in_the_last_messages_is_not_taken_for_a_torn_tail() {
     let at = appended[28].physical_offset.cast_unsigned();
     rot(&disk, at, &vec![0; (appended[29].end() - at) as usize]);
     let (store, report) = open(&disk);
-    assert_eq!((report.damaged, report.truncated), (vec![at..appended[29].end()], None));
+    assert_eq!(report.damaged.first(), Some(&(at..appended[29].end())));
+    assert_eq!((report.damaged.len(), report.truncated), (1, None));
     check(&store, &appended, &[28, 29]);
 }
 

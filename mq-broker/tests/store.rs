@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mq_broker::store::sim_disk::SimDisk;
 use mq_broker::store::{Appended, FlushMode, OsDisk, Recovery, Store, StoreError, StoreOptions};
 use mq_core::clock::Clock;
 use mq_core::properties::java_hash;
@@ -200,4 +201,95 @@ fn positions_outside_are_told() {
     let behind = queue.read(2, 10);
     assert!(matches!(behind, Err(StoreError::OutOfRange { at: 2, from: 0, to: 1 })));
     assert!(matches!(queue.read(-1, 10), Err(StoreError::OutOfRange { .. })));
+}
+
+#[test]
+fn more_queues_than_files_may_be_open() {
+    const QUEUES: usize = 2500;
+    let disk = SimDisk::new();
+    let options = StoreOptions {
+        root: "/store".into(),
+        flush: FlushMode::Async,
+        segment_bytes: 1 << 20,
+        queue_file_bytes: 2000,
+        index_slots: 100,
+        index_entries: 500,
+        ..StoreOptions::default()
+    };
+    let reopen = || Store::open(Arc::new(disk.clone()), options.clone(), Clock::System).unwrap();
+    let topics: Vec<_> = (0..QUEUES).map(|n| format!("topic-{n}")).collect();
+    let (store, _) = reopen();
+    for _ in 0..2 {
+        let burst: Vec<_> = topics.iter().map(|topic| record(topic, 0, b"x", "")).collect();
+        store.log.append(&burst).unwrap();
+        settle(&store);
+    }
+    store.close().unwrap();
+    drop(store);
+    // What was closed on the way was synced all the same.
+    disk.crash(7);
+    let (store, report) = reopen();
+    assert!(report.clean, "{report:?}");
+    for topic in &topics {
+        let queue = store.queues.queue(topic, 0).unwrap();
+        assert_eq!(queue.read(0, 9).unwrap().len(), 2, "{topic}");
+    }
+}
+
+#[test]
+fn a_full_disk_delays_and_loses_nothing() {
+    let disk = SimDisk::new();
+    let options = StoreOptions {
+        root: "/store".into(),
+        segment_bytes: 4096,
+        queue_file_bytes: 400,
+        index_slots: 100,
+        index_entries: 500,
+        ..StoreOptions::default()
+    };
+    let (store, _) = Store::open(Arc::new(disk.clone()), options, Clock::System).unwrap();
+    let body = [1; 1000];
+    let message = || record("t", 0, &body, "KEYS\u{1}k\u{2}");
+    let first = store.log.append(&[message()]).unwrap()[0];
+    disk.set_room(Some(0));
+    let mut appended = 1;
+    while store.log.append(&[message()]).is_ok() {
+        appended += 1;
+    }
+    assert_eq!(appended, 3, "what is reserved is used up");
+    assert!(matches!(store.log.append(&[message()]), Err(StoreError::Full)));
+    assert_eq!(store.log.next_queue_offset("t", 0), 3);
+    while store.flush_step().unwrap() {}
+    assert!(matches!(store.index_step(), Err(StoreError::Full)));
+    let read = store.log.read_record_at(0).unwrap();
+    assert_eq!(read.len(), first.size as usize, "reading goes on");
+    disk.set_room(None);
+    assert_eq!(store.log.append(&[message()]).unwrap()[0].queue_offset, 3);
+    settle(&store);
+    assert_eq!(store.queues.queue("t", 0).unwrap().max_offset(), 4);
+    assert_eq!(store.index.query("t", "k", 9, 0, i64::MAX).unwrap().len(), 4);
+    store.close().unwrap();
+}
+
+#[test]
+fn a_failed_sync_ends_the_writing() {
+    let disk = SimDisk::new();
+    let options = StoreOptions { root: "/store".into(), ..StoreOptions::default() };
+    let (store, _) = Store::open(Arc::new(disk.clone()), options, Clock::System).unwrap();
+    let first = store.log.append(&[record("t", 0, b"safe", "")]).unwrap()[0];
+    settle(&store);
+    let second = store.log.append(&[record("t", 0, b"not safe", "")]).unwrap()[0];
+    let waiting = store.log.flushed.clone();
+    disk.fail_sync(1);
+    assert!(matches!(store.flush_step(), Err(StoreError::Io { .. })));
+    let told = waiting.wait_reached(second.end(), Duration::from_secs(9)).unwrap_err();
+    assert!(told.0.contains("commitlog"), "{told}");
+    assert!(matches!(store.flush_step(), Err(StoreError::Poisoned(_))), "never tried again");
+    let refused = store.log.append(&[record("t", 0, b"", "")]);
+    assert!(matches!(refused, Err(StoreError::Poisoned(_))));
+    assert!(matches!(store.close(), Err(StoreError::Poisoned(_))));
+    assert_eq!(store.log.flushed.get(), first.end());
+    store.log.read_record_at(0).unwrap();
+    let unsafe_at = second.physical_offset.cast_unsigned();
+    assert!(matches!(store.log.read_record_at(unsafe_at), Err(StoreError::OutOfRange { .. })));
 }

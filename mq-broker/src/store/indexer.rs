@@ -26,6 +26,8 @@ use super::segment::Segments;
 const STEP_BYTES: u64 = 1 << 20;
 /// Queues remembered from step to step.
 const LANES: usize = 1024;
+/// Bytes that a remembered queue may hold between steps.
+const LANE_BYTES: usize = 8 << 10;
 /// Places of the memo that finds a lane without hashing the topic.
 const MEMO: usize = 256;
 /// A delayed message whose level is unknown waits so long, as in RocketMQ.
@@ -205,7 +207,10 @@ impl Batch {
             self.lane_of.fill(NO_LANE);
             self.memo.fill(NO_LANE);
         }
-        self.lanes.iter_mut().for_each(|lane| lane.entries.clear());
+        for lane in &mut self.lanes {
+            lane.entries.clear();
+            lane.entries.shrink_to(LANE_BYTES);
+        }
     }
 
     fn take(

@@ -653,3 +653,29 @@ fn unit_bytes(unit: &Unit, begin_ms: i64, before: u32) -> [u8; UNIT_BYTES] {
     bytes[16..].copy_from_slice(&before.to_be_bytes());
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_by_their_time_and_sort_by_age() {
+        assert_eq!(civil_name(0), "19700101000000000");
+        assert_eq!(civil_name(951_782_400_123), "20000229000000123");
+        assert_eq!(civil_name(1_764_547_199_999), "20251130235959999");
+        assert_eq!(civil_name(4_107_542_400_000), "21000301000000000");
+        assert_eq!(name_after(0, None), "19700101000000000");
+        assert_eq!(name_after(0, Some("20251130235959999")), "20251130235960000");
+        assert_eq!(name_after(1_764_547_200_000, Some("20251130235959999")), "20251201000000000");
+    }
+
+    #[test]
+    fn hashes_are_javas() {
+        let hash = |texts: [&str; 3]| texts.iter().fold(0, |hash, text| extend_hash(hash, text));
+        let known = -1_609_557_962;
+        assert_eq!(hash(["TopicTest", "#", "7F00000100002A139F5512345678ABCD"]), known);
+        assert_eq!(unsigned(known), 1_609_557_962);
+        assert_eq!(extend_hash(0, "\u{6807}\u{7B7E}"), 857_175);
+        assert_eq!(unsigned(i32::MIN), 0);
+    }
+}

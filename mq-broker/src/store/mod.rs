@@ -351,30 +351,46 @@ impl Store {
 
     fn checkpoint(&self, saved: &mut Saved, derived: bool) -> Result<bool, StoreError> {
         self.log.check_poison()?;
-        let mut worked = self.index.write_full(&self.log)?;
         let last = saved.marks.last.unwrap_or_default();
         let mut mark = Mark { start: self.log.min_offset(), ..last };
-        if derived {
-            let (position, entries, stored_ms) = self.indexer().checkpoint();
-            if self.index.write_all(&self.log)? >= position {
-                self.queues.sync(&*self.lock)?;
-                (mark.indexed, mark.entries) = (position, entries);
-                mark.store_timestamp_ms = stored_ms.max(mark.store_timestamp_ms);
-                saved.derived_at_ms = self.clock.now_ms();
-            }
-            // Where nobody waits for syncs the index is ahead of them.
-            flush::reach(&self.log, position)?;
-        }
+        // On a full disk queues and keys wait, and the mark, which needs no room, does not.
+        let made = match self.make_derived_durable(saved, &mut mark, derived) {
+            Err(error) if !matches!(error, StoreError::Full) => return Err(error),
+            made => made,
+        };
         mark.synced = self.log.flushed.get().max(mark.synced);
         if mark != last {
             saved.marks.save(&*self.disk, mark)?;
-            worked = true;
         }
         // Behind the mark, so that a checkpoint ahead of it is known to be someone else's.
         if mark.store_timestamp_ms > saved.checkpoint.store_timestamp_ms {
             saved.checkpoint.save(&*self.disk, mark.store_timestamp_ms)?;
         }
-        Ok(worked)
+        Ok(made? || mark != last)
+    }
+
+    /// Writes full batches of keys and, when it is time, all of them with the queues.
+    fn make_derived_durable(
+        &self,
+        saved: &mut Saved,
+        mark: &mut Mark,
+        all: bool,
+    ) -> Result<bool, StoreError> {
+        let wrote = self.index.write_full(&self.log)?;
+        if !all {
+            return Ok(wrote);
+        }
+        let (position, entries, stored_ms) = self.indexer().checkpoint();
+        let keys_to = self.index.write_all(&self.log)?;
+        self.queues.sync(&*self.lock)?;
+        // Where nobody waits for syncs the index is ahead of them.
+        flush::reach(&self.log, position)?;
+        if keys_to >= position {
+            (mark.indexed, mark.entries) = (position, entries);
+            mark.store_timestamp_ms = stored_ms.max(mark.store_timestamp_ms);
+        }
+        saved.derived_at_ms = self.clock.now_ms();
+        Ok(true)
     }
 
     /// A store that could not write or sync takes no more; a full disk is no such failure.
