@@ -1,8 +1,10 @@
-//! `Broker`: what it is made of, how it opens, which loops run beside its connections, how it stops. Not here: what a
-//! request means (`dispatch`), the loops' single steps (`store`, `delay`, `clients`).
+//! `Broker`: what it is made of, how it opens, which loops run beside its connections, how it
+//! stops. Not here: what a request means (`dispatch`), the loops' single steps (`store`, `delay`,
+//! `clients`).
 //!
-//! Invariants: no field is ever "not yet there"; every task and thread is started here, has a name, and is joined at stop; a
-//! loop that fails takes the write permission with it (the store is poisoned) and says so once.
+//! Invariants: no field is ever "not yet there"; every task and thread is started here, has a name,
+//! and is joined at stop; a loop that fails takes the write permission with it (the store is
+//! poisoned) and says so once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -79,7 +81,8 @@ pub struct RunningBroker {
 }
 
 impl Broker {
-    /// Opens the store and starts the broker on `listeners` (its port and the fast port), or on none.
+    /// Opens the store and starts the broker on `listeners` (its port and the fast port), or on
+    /// none.
     ///
     /// # Errors
     /// [`Error::Config`] when the store cannot be used; the text names the file and the mend.
@@ -141,7 +144,8 @@ impl Broker {
         let _registered = self.registered.reached(1).await;
     }
 
-    /// Where a message sent by `peer` is stored, as its offset id says: an address at which clients reach this broker.
+    /// Where a message sent by `peer` is stored, as its offset id says: an address at which clients
+    /// reach this broker.
     pub(crate) fn store_host(&self, peer: &Peer) -> SocketAddr {
         let port = self.address.map_or(peer.local.port(), |address| address.port());
         let ip = self.config.broker_ip1.parse().unwrap_or(peer.local.ip());
@@ -153,7 +157,8 @@ impl Broker {
         self.keys.next()
     }
 
-    /// A background loop cannot go on. The store refuses writes by itself from then on; reads go on.
+    /// A background loop cannot go on. The store refuses writes by itself from then on; reads go
+    /// on.
     pub(crate) fn fail(&self, name: &str, error: &StoreError) {
         if self.stopping.get() == 0 {
             error!(name, %error, "a background loop has ended: the broker only serves reads now");
@@ -201,7 +206,8 @@ impl Broker {
     fn index(&self) -> Result<(), StoreError> {
         while !self.stops() {
             if self.store.index_step()? {
-                // Where the cores are busy more gathers meanwhile, and the next step does more at once.
+                // Where the cores are busy more gathers meanwhile, and the next step does more at
+                // once.
                 std::thread::yield_now();
             } else {
                 wait(self.store.log.readable_mark(), self.store.indexed.get() + 1);
@@ -318,7 +324,8 @@ impl RunningBroker {
     }
 }
 
-/// Opens a broker's port and the fast port two below it, which Java clients up to 4.4 use by default.
+/// Opens a broker's port and the fast port two below it, which Java clients up to 4.4 use by
+/// default.
 ///
 /// # Errors
 /// [`Error::Config`] that names the port and the mend.

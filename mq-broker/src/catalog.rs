@@ -1,8 +1,8 @@
-//! Topics and consumer groups: creation, permissions, versions, topics.json and subscriptionGroup.json; verb 17. Not here:
-//! who is connected, queues' contents.
+//! Topics and consumer groups: creation, permissions, versions, topics.json and
+//! subscriptionGroup.json; verb 17. Not here: who is connected, queues' contents.
 //!
-//! Invariants: a topic or group is on disk before anything that needs it is acknowledged; `version` grows with every change
-//! of the topics, and the registration with the name servers waits on it.
+//! Invariants: a topic or group is on disk before anything that needs it is acknowledged; `version`
+//! grows with every change of the topics, and the registration with the name servers waits on it.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -94,7 +94,8 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// The topics that are on a fresh broker (protocol section 5.8). They need no file: they are made at every start.
+    /// The topics that are on a fresh broker (protocol section 5.8). They need no file: they are
+    /// made at every start.
     fn add_system_topics(&self, config: &BrokerConfig) {
         let template = config.default_topic_queue_nums;
         let levels = i32::try_from(config.message_delay_level.levels_ms.len()).unwrap_or(i32::MAX);

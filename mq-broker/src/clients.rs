@@ -1,10 +1,12 @@
-//! Who is connected: producers and consumers by group, their subscriptions, and the notice (40) that makes a group share its
-//! queues anew. Verbs 34, 35, 38 and 46. Not here: sockets, consumer progress, group settings.
+//! Who is connected: producers and consumers by group, their subscriptions, and the notice (40)
+//! that makes a group share its queues anew. Verbs 34, 35, 38 and 46. Not here: sockets, consumer
+//! progress, group settings.
 //!
 //! Invariants (protocol sections 2.5 and 9):
-//! - A member is a connection, not a client id: one client id may be registered through several connections, and sends or
-//!   pulls need not arrive on a registered one.
-//! - A member is registered before its heartbeat is answered, and every member of the group is told, the new one included.
+//! - A member is a connection, not a client id: one client id may be registered through several
+//!   connections, and sends or pulls need not arrive on a registered one.
+//! - A member is registered before its heartbeat is answered, and every member of the group is
+//!   told, the new one included.
 //! - A connection that ends takes its memberships with it at once; a silent one after 120 s.
 
 use std::collections::{BTreeSet, HashMap};
@@ -70,7 +72,8 @@ impl Clients {
         Self { groups: RwLock::default(), clock }
     }
 
-    /// The group's subscription to `topic`; `None` inside when the group is there but does not subscribe it.
+    /// The group's subscription to `topic`; `None` inside when the group is there but does not
+    /// subscribe it.
     pub(crate) fn subscription(
         &self,
         group: &str,

@@ -1,9 +1,10 @@
-//! Delayed messages: the levels, diversion into SCHEDULE_TOPIC_XXXX, one reader a level, redelivery, delayOffset.json. Not
-//! here: why a message is late.
+//! Delayed messages: the levels, diversion into SCHEDULE_TOPIC_XXXX, one reader a level,
+//! redelivery, delayOffset.json. Not here: why a message is late.
 //!
-//! Invariants (protocol section 5.1): a message leaves no earlier than its deliver time; it is appended to its real topic
-//! before the level's progress moves past it, so that a crash repeats it and never loses it; a delivered message no longer
-//! carries DELAY, or it would be diverted for ever.
+//! Invariants (protocol section 5.1): a message leaves no earlier than its deliver time; it is
+//! appended to its real topic before the level's progress moves past it, so that a crash repeats it
+//! and never loses it; a delivered message no longer carries DELAY, or it would be diverted for
+//! ever.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -117,7 +118,8 @@ async fn due(
 ) -> Result<Vec<Entry>, StoreError> {
     let mut entries = queue.read(next, READ_AHEAD)?;
     if let Some(first) = entries.first() {
-        // A deliver time that is further away than the level's delay means that the clock was set back: due at once.
+        // A deliver time that is further away than the level's delay means that the clock was set
+        // back: due at once.
         let latest = broker.clock.now_ms().saturating_add(level.delay_ms);
         if first.tags_code <= latest {
             broker.clock.sleep_until(first.tags_code).await;

@@ -1,7 +1,7 @@
 //! From a request code to the verb that handles it: the one `match`. Not here: handlers, sockets.
 //!
-//! Invariants: every request that is not one-way gets exactly one answer; a one-way request gets none; all sends of a burst
-//! are stored with one append.
+//! Invariants: every request that is not one-way gets exactly one answer; a one-way request gets
+//! none; all sends of a burst are stored with one append.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! `Filter`: does a subscription want a message? Decided on the tag hash in the consume queue alone. Not here: who
-//! subscribes; the comparison of tag texts that removes hash collisions (the consumer does it).
+//! `Filter`: does a subscription want a message? Decided on the tag hash in the consume queue
+//! alone. Not here: who subscribes; the comparison of tag texts that removes hash collisions (the
+//! consumer does it).
 //!
 //! Rules: protocol sections 2.5 and 5.5.
 

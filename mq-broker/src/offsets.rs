@@ -1,8 +1,9 @@
-//! Consumer progress: the next offset of each group on each queue. Verbs 14 and 15, and the snapshot consumerOffset.json.
-//! Not here: positions in the log.
+//! Consumer progress: the next offset of each group on each queue. Verbs 14 and 15, and the
+//! snapshot consumerOffset.json. Not here: positions in the log.
 //!
-//! Invariants: a stored offset is never negative (Node commits -1 for "unknown"); the snapshot is written every 5 s and at
-//! stop, so that a crash lets a group fall back by at most that, never forward (protocol 2.9, 4.7).
+//! Invariants: a stored offset is never negative (Node commits -1 for "unknown"); the snapshot is
+//! written every 5 s and at stop, so that a crash lets a group fall back by at most that, never
+//! forward (protocol 2.9, 4.7).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -100,8 +101,8 @@ impl Offsets {
     }
 }
 
-/// 14: where a group stands on a queue. "Not found" follows protocol 2.9: a queue whose first message is still there starts
-/// at 0, otherwise the client decides by its own rule.
+/// 14: where a group stands on a queue. "Not found" follows protocol 2.9: a queue whose first
+/// message is still there starts at 0, otherwise the client decides by its own rule.
 pub(crate) fn query(broker: &Arc<Broker>, request: &Command) -> Handled {
     let header: QueryConsumerOffsetRequest<'_> = request.decode_header()?;
     let committed = broker.offsets.committed(header.consumer_group, header.topic, header.queue_id);

@@ -1,9 +1,10 @@
-//! 11 (and 361): reads one queue, filters, and parks on the queue's watermark when there is nothing. Not here: what a filter
-//! means, who subscribes, disk formats.
+//! 11 (and 361): reads one queue, filters, and parks on the queue's watermark when there is
+//! nothing. Not here: what a filter means, who subscribes, disk formats.
 //!
-//! Invariants (protocol sections 2.8 and 9): the four offset fields are in every answer 0, 19, 20, 21; messages that the
-//! filter drops move `nextBeginOffset`; the commit carried by a pull counts once, before the first read; a parked pull is
-//! a future of its own connection, so that nothing is swept and nothing outlives the connection.
+//! Invariants (protocol sections 2.8 and 9): the four offset fields are in every answer 0, 19, 20,
+//! 21; messages that the filter drops move `nextBeginOffset`; the commit carried by a pull counts
+//! once, before the first read; a parked pull is a future of its own connection, so that nothing is
+//! swept and nothing outlives the connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,8 +139,8 @@ fn forbidden(remark: String) -> Refusal {
 }
 
 impl Pull {
-    /// Waits for the queue to grow past what was seen, until `deadline`. A message that the filter drops is passed over and
-    /// the wait goes on.
+    /// Waits for the queue to grow past what was seen, until `deadline`. A message that the filter
+    /// drops is passed over and the wait goes on.
     async fn park(mut self, request: Command, deadline: Instant) -> Command {
         loop {
             let target = u64::try_from(self.offset).unwrap_or(0) + 1;

@@ -1,4 +1,5 @@
-//! Questions about queues and messages: 29-32 by offset and time, 33 by offset id, 12 by key. Not here: consumer progress.
+//! Questions about queues and messages: 29-32 by offset and time, 33 by offset id, 12 by key. Not
+//! here: consumer progress.
 //!
 //! Rules: protocol sections 2.9 and 2.14.
 
@@ -51,8 +52,8 @@ pub(crate) fn earliest_store_time(broker: &Arc<Broker>, request: &Command) -> Ha
     Ok(Answer::Now(Command::success(request).header(&TimestampResponse { timestamp })))
 }
 
-/// 29: the first offset stored at or after a time; the end when all are older (the lower bound of 5.x: 4.x's "nearest" can
-/// skip messages).
+/// 29: the first offset stored at or after a time; the end when all are older (the lower bound of
+/// 5.x: 4.x's "nearest" can skip messages).
 pub(crate) fn search_offset(broker: &Arc<Broker>, request: &Command) -> Handled {
     let header: SearchOffsetRequest<'_> = request.decode_header()?;
     let mut offset = 0;

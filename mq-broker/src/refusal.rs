@@ -1,7 +1,8 @@
-//! `Refusal`: why a request is answered with something other than success. Not here: faults of the wire (they cost the
-//! connection, in `mq_core::server`).
+//! `Refusal`: why a request is answered with something other than success. Not here: faults of the
+//! wire (they cost the connection, in `mq_core::server`).
 //!
-//! Invariant: a refusal becomes a response in `dispatch` only, and its remark names the thing and the mend.
+//! Invariant: a refusal becomes a response in `dispatch` only, and its remark names the thing and
+//! the mend.
 
 use mq_core::protocol::body::BodyError;
 use mq_core::protocol::{Command, HeaderError, ResponseCode};

@@ -1,5 +1,6 @@
-//! 36: a consumer gives a message back. The rule that picks the next delay or the dead letter topic, and the handler. Not
-//! here: waiting (`delay`), retries that a client sends by itself (`send`).
+//! 36: a consumer gives a message back. The rule that picks the next delay or the dead letter
+//! topic, and the handler. Not here: waiting (`delay`), retries that a client sends by itself
+//! (`send`).
 //!
 //! Rule: protocol section 2.11.
 
@@ -30,8 +31,8 @@ enum Next {
     DeadLetter,
 }
 
-/// `asked_level`: below 0 dead letter, 0 the broker decides, above 0 exactly that. `attempts_done` is that of the message
-/// as it was delivered.
+/// `asked_level`: below 0 dead letter, 0 the broker decides, above 0 exactly that. `attempts_done`
+/// is that of the message as it was delivered.
 fn next(asked_level: i32, attempts_done: i32, attempts_max: i32) -> Next {
     if asked_level < 0 || attempts_done >= attempts_max {
         return Next::DeadLetter;
@@ -114,7 +115,8 @@ fn put(
     Ok(appended.last().map_or(0, |one| one.end()))
 }
 
-/// The original is acknowledged by the consumer once this is answered: the copy must be as safe as the original was.
+/// The original is acknowledged by the consumer once this is answered: the copy must be as safe as
+/// the original was.
 fn answer_when_stored(broker: &Arc<Broker>, request: &Command, end: u64) -> Handled {
     let answer = Command::success(request);
     if broker.config.flush_disk_type == FlushDiskType::Async {

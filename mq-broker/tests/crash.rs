@@ -1,5 +1,5 @@
-//! Power cuts, kills, failing and full disks against the store, seeded: append a little, crash, recover,
-//! check; over and over on one store. A seed that fails is printed and repeats exactly:
+//! Power cuts, kills, failing and full disks against the store, seeded: append a little, crash,
+//! recover, check; over and over on one store. A seed that fails is printed and repeats exactly:
 //! `CRASH_SEED=n cargo test -p mq-broker --test crash`. `CRASH_CYCLES=n` runs longer than CI does.
 //!
 //! The rig is itself tried: a disk that lies about syncs of one kind must be caught, for each kind.
@@ -294,8 +294,8 @@ impl Rig {
         check_keys(store, &found)
     }
 
-    /// All that was acknowledged is there as it was sent; what is there was sent; nothing is missing
-    /// in between.
+    /// All that was acknowledged is there as it was sent; what is there was sent; nothing is
+    /// missing in between.
     fn check_messages(&mut self, store: &Store, found: &[Found]) -> Checked {
         let by_body: BTreeMap<&[u8], &Found> =
             found.iter().map(|found| (&found.body[..], found)).collect();

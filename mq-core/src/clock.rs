@@ -1,5 +1,6 @@
-//! `Clock`: wall time in milliseconds since the epoch, and sleeping on it. The only reader of the system's wall clock, and
-//! the seam by which tests move time. Not here: time-outs of the network (they are Tokio's, on the monotonic clock).
+//! `Clock`: wall time in milliseconds since the epoch, and sleeping on it. The only reader of the
+//! system's wall clock, and the seam by which tests move time. Not here: time-outs of the network
+//! (they are Tokio's, on the monotonic clock).
 //!
 //! Invariant: a manual clock never goes back.
 

@@ -1,7 +1,9 @@
-//! What a broker in the process is to an application: configuration in, connections out, a way to stop. The broker's crate
-//! implements it, the facade hands one to the other, so that this crate never names it. Not here: the broker, the client.
+//! What a broker in the process is to an application: configuration in, connections out, a way to
+//! stop. The broker's crate implements it, the facade hands one to the other, so that this crate
+//! never names it. Not here: the broker, the client.
 //!
-//! Invariant: a connection carries `Command` values; nothing is encoded and no socket is opened for it.
+//! Invariant: a connection carries `Command` values; nothing is encoded and no socket is opened for
+//! it.
 
 use std::collections::BTreeMap;
 use std::fmt;

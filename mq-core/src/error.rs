@@ -1,5 +1,5 @@
-//! What a caller of the client can do something about. Not here: errors of the store (they never leave the broker), wire
-//! faults in detail (`protocol`).
+//! What a caller of the client can do something about. Not here: errors of the store (they never
+//! leave the broker), wire faults in detail (`protocol`).
 //!
 //! Invariant: a variant exists because a caller does something different with it.
 

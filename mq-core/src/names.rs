@@ -1,7 +1,8 @@
-//! Names: message queues, reserved topics, retry and dead letter topics, and what a legal name is. Not here: settings of a
-//! topic. No reserved name is spelled elsewhere.
+//! Names: message queues, reserved topics, retry and dead letter topics, and what a legal name is.
+//! Not here: settings of a topic. No reserved name is spelled elsewhere.
 //!
-//! Rules are those of protocol section 3.6; the lengths are the strictest of the clients' (5.x: topic 127, group 120).
+//! Rules are those of protocol section 3.6; the lengths are the strictest of the clients' (5.x:
+//! topic 127, group 120).
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ pub const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
 /// The group every Java client registers for its own sends.
 pub const INNER_PRODUCER_GROUP: &str = "CLIENT_INNER_PRODUCER";
 
-/// A record has one byte for its topic's length, signed in Java. A retry topic of the longest group just fits.
+/// A record has one byte for its topic's length, signed in Java. A retry topic of the longest group
+/// just fits.
 const TOPIC_LENGTH_MAX: usize = 127;
 const GROUP_LENGTH_MAX: usize = 120;
 const SYSTEM_TOPIC_PREFIX: &str = "rmq_sys_";
@@ -59,7 +61,8 @@ const CLOSED_TOPICS: [&str; 6] = [
     OFFSET_MOVED_TOPIC,
 ];
 
-/// One queue of a topic on one broker. Ordered as Java's allocation sorts: topic, broker name, queue id.
+/// One queue of a topic on one broker. Ordered as Java's allocation sorts: topic, broker name,
+/// queue id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageQueue {
     /// The topic.

@@ -1,12 +1,13 @@
-//! The accepting side of the transport: listener, connection limit, one task a connection, drain. Not here: request codes,
-//! what a command means, the dialling side (`remote`).
+//! The accepting side of the transport: listener, connection limit, one task a connection, drain.
+//! Not here: request codes, what a command means, the dialling side (`remote`).
 //!
 //! Invariants:
-//! - Everything that is already in a connection's buffer is one burst: decoded together, handed over together, answered
-//!   with one write. Nothing waits in order to batch.
-//! - A request costs no spawned task: what cannot be answered at once is a future polled by its connection's own task.
-//! - A frame that cannot be decoded costs its connection and nothing else. Nothing is allocated for bytes that have not
-//!   arrived.
+//! - Everything that is already in a connection's buffer is one burst: decoded together, handed
+//!   over together, answered with one write. Nothing waits in order to batch.
+//! - A request costs no spawned task: what cannot be answered at once is a future polled by its
+//!   connection's own task.
+//! - A frame that cannot be decoded costs its connection and nothing else. Nothing is allocated for
+//!   bytes that have not arrived.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,8 +32,8 @@ use crate::protocol::command::{Command, Limits};
 
 /// What a server serves.
 pub trait Service: Send + Sync + 'static {
-    /// Handles everything one peer has sent so far. Takes all of `burst`; every request that is not one-way gets exactly one
-    /// answer through `replies`, in any order.
+    /// Handles everything one peer has sent so far. Takes all of `burst`; every request that is not
+    /// one-way gets exactly one answer through `replies`, in any order.
     fn burst(this: &Arc<Self>, peer: &Arc<Peer>, burst: &mut Vec<Command>, replies: &mut Replies);
 
     /// The peer's connection has ended.
@@ -52,7 +53,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Sends a one-way request to the peer. A peer that does not read loses it: it is a hint, never a promise.
+    /// Sends a one-way request to the peer. A peer that does not read loses it: it is a hint, never
+    /// a promise.
     pub fn notify(&self, command: Command) {
         if self.outbound.try_send(command.oneway()).is_err() {
             debug!(peer = %self.remote, "a notice was dropped: the peer is gone or does not read");
@@ -159,7 +161,8 @@ impl Server {
         Box::pin(serve_local(link, Arc::clone(service), self.stop.subscribe()))
     }
 
-    /// Accepts no more, stops reading, lets answers that wait come out for a moment, and closes all connections.
+    /// Accepts no more, stops reading, lets answers that wait come out for a moment, and closes all
+    /// connections.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}

@@ -1,6 +1,6 @@
-//! `key = value` arguments of attributes: parsing, spans, and what can be said about a literal before
-//! the program runs. Not here: what an argument means. Every error stands on the user's own token and
-//! names the mend.
+//! `key = value` arguments of attributes: parsing, spans, and what can be said about a literal
+//! before the program runs. Not here: what an argument means. Every error stands on the user's own
+//! token and names the mend.
 
 use proc_macro2::Span;
 use quote::ToTokens;

@@ -1,5 +1,5 @@
-//! `#[component]` on a struct (how it is built) and on its impl block (its listeners and hooks). Not
-//! here: the order in which components are built, and any check that needs the whole program.
+//! `#[component]` on a struct (how it is built) and on its impl block (its listeners and hooks).
+//! Not here: the order in which components are built, and any check that needs the whole program.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -320,7 +320,8 @@ fn hook(
     })
 }
 
-/// `#[post_construct]` or `#[pre_destroy]` outside a `#[component]` impl, which would have taken it.
+/// `#[post_construct]` or `#[pre_destroy]` outside a `#[component]` impl, which would have taken
+/// it.
 pub(crate) fn stray_hook(name: &str, item: &TokenStream) -> TokenStream {
     let text = format!("`#[{name}]` needs `#[component]` on the impl block around the method");
     let error = Error::new(Span::call_site(), text).into_compile_error();

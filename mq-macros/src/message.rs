@@ -1,5 +1,5 @@
-//! `#[derive(Message)]`: topic, tag and key of a payload type. Not here: how a body is written; that
-//! is serde's.
+//! `#[derive(Message)]`: topic, tag and key of a payload type. Not here: how a body is written;
+//! that is serde's.
 
 use proc_macro2::TokenStream;
 use quote::quote;

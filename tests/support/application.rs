@@ -1,5 +1,5 @@
-//! What tests of applications share: an application with a broker of its own, and notes that handlers
-//! and hooks take for the test to read. Not here: a listener.
+//! What tests of applications share: an application with a broker of its own, and notes that
+//! handlers and hooks take for the test to read. Not here: a listener.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What a peer sends wrongly costs its connection or gets an answer that names the fault; others notice nothing.
+//! What a peer sends wrongly costs its connection or gets an answer that names the fault; others
+//! notice nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A real process: wrong wiring is refused with every finding and exit code 78; right wiring shows its
-//! listeners, and SIGTERM lets it finish what it has.
+//! A real process: wrong wiring is refused with every finding and exit code 78; right wiring shows
+//! its listeners, and SIGTERM lets it finish what it has.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;

@@ -115,11 +115,12 @@ fn has_word(line: &str, word: &str) -> bool {
 }
 
 #[test]
-fn lines_fit_the_screen() {
-    const COLUMNS_MAX: usize = 125;
-    let long = |line: &str| line.chars().count() > COLUMNS_MAX;
+fn lines_have_at_most_100_columns() {
+    // rustfmt sees to code, but for literals and macros, which it cannot break.
+    let most = |line: &str| if line.trim_start().starts_with("//") { 100 } else { 120 };
     let mut breaches = Vec::new();
     for source in sources(&[".rs", ".java", ".go", ".js", ".mjs", ".css"]) {
+        let long = |line: &str| line.chars().count() > most(line);
         let lines = source.text.lines().enumerate().filter(|(_, line)| long(line));
         breaches.extend(lines.map(|(index, _)| format!("{}:{}: wrap it", source.path, index + 1)));
     }

@@ -194,7 +194,8 @@ impl ConsumeQueue {
         self.length.get().cast_signed()
     }
 
-    /// Up to `count` entries from an offset on; fewer at the end of the queue. Holes are among them.
+    /// Up to `count` entries from an offset on; fewer at the end of the queue. Holes are among
+    /// them.
     pub fn read(&self, from: i64, count: usize) -> Result<Vec<Entry>, StoreError> {
         let (min, max) = (self.min_offset(), self.max_offset());
         if from < min || from > max {
@@ -216,7 +217,8 @@ impl ConsumeQueue {
         Ok(entries)
     }
 
-    /// The first offset whose message was stored at `timestamp_ms` or later; the length when none was.
+    /// The first offset whose message was stored at `timestamp_ms` or later; the length when none
+    /// was.
     pub fn search_time(&self, log: &CommitLog, timestamp_ms: i64) -> Result<i64, StoreError> {
         let (mut low, mut high) = (self.min_offset(), self.max_offset());
         while low < high {

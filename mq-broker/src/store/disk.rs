@@ -1,13 +1,14 @@
 //! The seam to the file system: [`Disk`], [`DiskFile`], [`DiskLock`], and [`OsDisk`], the real one.
 //!
-//! This is the only place of the broker that names `std::fs`. Not here: file formats, caching, policy.
+//! This is the only place of the broker that names `std::fs`. Not here: file formats, caching,
+//! policy.
 //!
 //! Invariants:
 //! - A write that returned `Ok` is complete and in the page cache; only a sync makes it durable.
 //! - An entry of a directory (a created, renamed or removed name) is durable only after
 //!   [`Disk::sync_dir`] of that directory.
-//! - Nothing here retries a failed write or sync: the kernel may have dropped the data, and a second
-//!   sync would report success for bytes that are gone.
+//! - Nothing here retries a failed write or sync: the kernel may have dropped the data, and a
+//!   second sync would report success for bytes that are gone.
 #![expect(clippy::disallowed_methods, reason = "this file is the seam to the file system")]
 
 use std::fmt::Debug;

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! New keys gather in memory and go to the file in batches, so that the slots of a page are changed
-//! together. On disk the order is: units, sync, slots, sync, header, sync. The header's count is the
-//! commit: a crash before it leaves slots that point at or past the count, and a start mends them by
-//! following the units, which were synced first. Queries look into memory, too.
+//! together. On disk the order is: units, sync, slots, sync, header, sync. The header's count is
+//! the commit: a crash before it leaves slots that point at or past the count, and a start mends
+//! them by following the units, which were synced first. Queries look into memory, too.
 //!
 //! Invariants: memory is bounded by two batches; a query gives offsets in falling order, each once.
 

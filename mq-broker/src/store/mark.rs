@@ -5,12 +5,12 @@
 //! ```text
 //! recovery-mark: slot 0 at 0, slot 1 at 4096; a save takes them in turns
 //! slot: magic 4 | generation 8 | fields 8 each, in the order of `Mark` | CRC-32 of these 4
-//! checkpoint:    store timestamps, 8 each: log synced | queues synced | keys synced | zeros to 4096
+//! checkpoint:    store timestamps, 8 each: log | queues | keys synced | zeros to 4096
 //! ```
 //!
-//! Invariants: a save never touches the slot that counts; a damaged record before `synced` is damage,
-//! at or behind it the torn tail of a crash. What was synced after the last save and before a crash
-//! is not told apart: a save follows a sync after the interval of the checkpoint loop.
+//! Invariants: a save never touches the slot that counts; a damaged record before `synced` is
+//! damage, at or behind it the torn tail of a crash. What was synced after the last save and before
+//! a crash is not told apart: a save follows a sync after the interval of the checkpoint loop.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -100,8 +100,8 @@ pub(super) struct MarkFile {
 }
 
 impl MarkFile {
-    /// Reads the newer slot. A file that was never filled is as good as none; one that has lost both
-    /// slots is refused, because damage could no longer be told from a torn tail.
+    /// Reads the newer slot. A file that was never filled is as good as none; one that has lost
+    /// both slots is refused, because damage could no longer be told from a torn tail.
     pub(super) fn load(disk: &dyn Disk, path: PathBuf) -> Result<Self, StoreError> {
         let none = Self { path, generation: 0, file: None, last: None };
         let file = match disk.open(&none.path, OpenMode::Write) {

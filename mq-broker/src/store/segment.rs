@@ -1,10 +1,10 @@
 //! Files of one size named by the offset they start at: the segments of the commit log.
 //!
-//! Here: names, making one durably, finding the one an offset lies in. Not here: records, and when a
-//! segment is needed.
+//! Here: names, making one durably, finding the one an offset lies in. Not here: records, and when
+//! a segment is needed.
 //!
-//! Invariants: the list is contiguous and sorted; a segment enters it only after its room is reserved
-//! and its length and its directory entry are synced.
+//! Invariants: the list is contiguous and sorted; a segment enters it only after its room is
+//! reserved and its length and its directory entry are synced.
 
 use std::io;
 use std::ops::Range;

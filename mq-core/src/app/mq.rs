@@ -18,7 +18,8 @@ impl Mq {
         Self(producer)
     }
 
-    /// Sends a typed message to its topic, with its tag and key; done when the broker has stored it.
+    /// Sends a typed message to its topic, with its tag and key; done when the broker has stored
+    /// it.
     ///
     /// # Errors
     /// The message was not stored, or (time-out) may not have been.

@@ -1,6 +1,6 @@
-//! Definitions that macros leave in the program, gathered by two independent registries. `inventory`
-//! is the record and works on every platform; `linkme` is the audit, and a difference between them
-//! refuses the start. Not here: what a definition means.
+//! Definitions that macros leave in the program, gathered by two independent registries.
+//! `inventory` is the record and works on every platform; `linkme` is the audit, and a difference
+//! between them refuses the start. Not here: what a definition means.
 //!
 //! Invariant: order is by (crate, file, line), never the linker's. A crate that nothing mentions is
 //! not linked and is in neither registry; `#[common_mq::main(scan(..))]` mentions it.

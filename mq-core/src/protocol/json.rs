@@ -340,12 +340,14 @@ fn put_string(out: &mut BytesMut, text: &str) {
 /// Bytes below it are controls, which a JSON string cannot hold as they are.
 const FIRST_PRINTABLE: u8 = 0x20;
 
-/// How many bytes there are before a quote, a backslash or a byte below `least`; all when there is none. Looks at eight
-/// bytes at a time: headers are mostly plain text, and each byte is looked at by every broker and client on its way.
+/// How many bytes there are before a quote, a backslash or a byte below `least`; all when there is
+/// none. Looks at eight bytes at a time: headers are mostly plain text, and each byte is looked at
+/// by every broker and client on its way.
 fn plain_run(text: &[u8], least: u8) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-    // The lowest bit set marks the first byte below a limit of at most 128; bits above it may be wrong.
+    // The lowest bit set marks the first byte below a limit of at most 128; bits above it may be
+    // wrong.
     let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGH;
     let special = |byte: &u8| *byte < least || matches!(byte, b'"' | b'\\');
     let (words, _) = text.as_chunks::<8>();
