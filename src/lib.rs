@@ -107,14 +107,14 @@
 //!
 //! The program does not start with wrong wiring: one group with two listeners, a missing component,
 //! components in a circle, unknown keys. All findings are printed together, with file and line, and
-//! the exit code is 78. On SIGTERM or ctrl-c, listeners stop pulling and finish what they have, then
-//! `pre_destroy` hooks run in reverse order, then the broker stops.
+//! the exit code is 78. On SIGTERM or ctrl-c, listeners stop pulling and finish what they have,
+//! then `pre_destroy` hooks run in reverse order, then the broker stops.
 //!
 //! # Crates
 //!
 //! A library crate with listeners says [`component_crate!`] at its root, and the program names it:
-//! `#[common_mq::main(scan(product_service))]`. Without a mention the linker leaves a crate out, and
-//! its listeners with it.
+//! `#[common_mq::main(scan(product_service))]`. Without a mention the linker leaves a crate out,
+//! and its listeners with it.
 //!
 //! # Tests
 //!

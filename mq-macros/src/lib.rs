@@ -49,8 +49,8 @@ use proc_macro::TokenStream;
 /// `#[derive(Message)]`, `Json<T>`, `Bytes`, `Text`), and any of `MsgId`, `Key`, `Tag`, `Attempt`,
 /// `BornAt`, `Bean<T>`, `Mq`. A body that does not decode goes to the dead letters at once.
 ///
-/// The function returns nothing, a `Result`, an `Outcome`, or a `Result` of one. An error or a panic
-/// means redelivery after a growing delay, and the dead letters after the last attempt.
+/// The function returns nothing, a `Result`, an `Outcome`, or a `Result` of one. An error or a
+/// panic means redelivery after a growing delay, and the dead letters after the last attempt.
 ///
 /// The function stays an ordinary function: unit tests call it.
 #[proc_macro_attribute]

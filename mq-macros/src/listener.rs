@@ -1,6 +1,6 @@
 //! `#[mq_listener]`: checks of the annotated function and the definition that stands beside it. The
-//! function itself is given back unchanged. Not here: anything that could be a function of `mq-core`;
-//! the start-up checks that need the whole program.
+//! function itself is given back unchanged. Not here: anything that could be a function of
+//! `mq-core`; the start-up checks that need the whole program.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};

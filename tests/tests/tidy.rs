@@ -116,8 +116,10 @@ fn has_word(line: &str, word: &str) -> bool {
 
 #[test]
 fn lines_have_at_most_100_columns() {
-    // rustfmt sees to code, but for literals and macros, which it cannot break.
-    let most = |line: &str| if line.trim_start().starts_with("//") { 100 } else { 120 };
+    // rustfmt sees to code, but for literals and macros, which it cannot break; no more can a table
+    // be broken.
+    let is_prose = |line: &str| line.trim_start().starts_with("//") && !line.contains(" | ");
+    let most = |line: &str| if is_prose(line) { 100 } else { 120 };
     let mut breaches = Vec::new();
     for source in sources(&[".rs", ".java", ".go", ".js", ".mjs", ".css"]) {
         let long = |line: &str| line.chars().count() > most(line);

@@ -1,4 +1,5 @@
-// One page for both services: what the shop manages, what a customer finds, and the messages between.
+// One page for both services: what the shop manages, what a customer finds, and the messages
+// between.
 "use strict";
 
 const texts = {
@@ -376,7 +377,8 @@ function drawHits() {
   );
 }
 
-// The words that were typed, where they stand: whole words of English, pairs of characters of Chinese.
+// The words that were typed, where they stand: whole words of English, pairs of characters of
+// Chinese.
 function marked(text) {
   const han = /\p{Script=Han}/u;
   const pairs = word =>

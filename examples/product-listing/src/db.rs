@@ -1,7 +1,7 @@
 //! The products in SQLite. Not here: HTTP, messages.
 //!
-//! A change of the shelf and the fact that nobody has been told yet are one `UPDATE`: `pending` is set
-//! with the change and cleared once the message is stored. So no crash can part the two.
+//! A change of the shelf and the fact that nobody has been told yet are one `UPDATE`: `pending` is
+//! set with the change and cleared once the message is stored. So no crash can part the two.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -130,7 +130,8 @@ impl Products {
         .await
     }
 
-    /// The messages about these versions are stored. A product that has changed since stays pending.
+    /// The messages about these versions are stored. A product that has changed since stays
+    /// pending.
     pub(crate) async fn announced(&self, products: Vec<Product>) -> rusqlite::Result<()> {
         self.with(move |db| {
             let done = db.transaction()?;

@@ -1,9 +1,11 @@
-//! The full-text index: what is on the shelf, searchable in English and Chinese. Not here: the messages'
-//! way to it (`search.rs`), HTTP.
+//! The full-text index: what is on the shelf, searchable in English and Chinese. Not here: the
+//! messages' way to it (`search.rs`), HTTP.
 //!
-//! * Per product the highest version wins, in whatever order and however often changes arrive. So one
-//!   that is off the shelf stays in the index as its number and version alone, and is never found.
-//! * A change is durable and visible when `apply` returns; changes that wait together share one commit.
+//! * Per product the highest version wins, in whatever order and however often changes arrive. So
+//!   one that is off the shelf stays in the index as its number and version alone, and is never
+//!   found.
+//! * A change is durable and visible when `apply` returns; changes that wait together share one
+//!   commit.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -97,8 +99,8 @@ impl SearchIndex {
         })
     }
 
-    /// Returns once the change is durable and can be found. Whoever gets the writer commits for all that
-    /// wait by then; the others find it done.
+    /// Returns once the change is durable and can be found. Whoever gets the writer commits for all
+    /// that wait by then; the others find it done.
     pub(crate) async fn apply(&self, change: Change) -> Result<Applied, IndexError> {
         let (done, mut applied) = oneshot::channel();
         lock(&self.waiting).push((change, done));
@@ -201,8 +203,8 @@ impl SearchIndex {
         Ok(document)
     }
 
-    /// The best products for what somebody types. Words are looked for as typed first; only if nothing
-    /// has them, words with one letter wrong count too.
+    /// The best products for what somebody types. Words are looked for as typed first; only if
+    /// nothing has them, words with one letter wrong count too.
     pub(crate) fn search(&self, text: &str, limit: usize) -> Result<Found, IndexError> {
         let found = self.run(text, Spelling::AsTyped, limit)?;
         if found.total > 0 { Ok(found) } else { self.run(text, Spelling::Forgiving, limit) }

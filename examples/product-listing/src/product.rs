@@ -1,9 +1,9 @@
 //! The product service: a product goes on the shelf or off it, and a message says so. Not here: SQL
 //! (`db.rs`), who listens.
 //!
-//! Invariant: an answer to a change means that the row *and* the message are durable. The row is saved
-//! first, marked pending; the mark goes once the broker has the message. Whatever is still marked, after
-//! a crash or while the broker is away, is said later, and at worst twice.
+//! Invariant: an answer to a change means that the row *and* the message are durable. The row is
+//! saved first, marked pending; the mark goes once the broker has the message. Whatever is still
+//! marked, after a crash or while the broker is away, is said later, and at worst twice.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

@@ -10,7 +10,8 @@ use crate::tokenizer::{self, Run};
 const TITLE_BOOST: f32 = 3.0;
 /// Shorter words are too near to too many others for a wrong letter to be forgiven.
 const FORGIVEN_FROM_CHARS: usize = 5;
-/// Of a longer run of Chinese only the beginning is looked for: the ways to cut it grow exponentially.
+/// Of a longer run of Chinese only the beginning is looked for: the ways to cut it grow
+/// exponentially.
 const CUT_CHARS: usize = 12;
 
 /// The fields that are searched.
@@ -71,8 +72,8 @@ impl Searched {
         Box::new(BooleanQuery::union(vec![self.word(word, spelling), longer]))
     }
 
-    /// Chinese does not say where its words end. So every way to cut the run into words is tried, and
-    /// one way must be there with all its words: 无线耳机 finds 无线蓝牙耳机 but not 有线耳机.
+    /// Chinese does not say where its words end. So every way to cut the run into words is tried,
+    /// and one way must be there with all its words: 无线耳机 finds 无线蓝牙耳机 but not 有线耳机.
     fn han(self, run: &[char]) -> Box<dyn Query> {
         let run = run.get(..CUT_CHARS).unwrap_or(run);
         let ways = tokenizer::cuts(run).into_iter().map(|words| self.all_pairs(&words)).collect();

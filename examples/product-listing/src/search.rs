@@ -1,9 +1,9 @@
-//! The search service: two listeners in two groups keep the index right, and whoever asks is answered
-//! from it. Not here: the index (`index.rs`), who sends.
+//! The search service: two listeners in two groups keep the index right, and whoever asks is
+//! answered from it. Not here: the index (`index.rs`), who sends.
 //!
-//! Up to 32 changes are applied at once, because those that wait together share one commit of the index.
-//! The listeners share nothing but the index, and their messages may overtake each other. That does no
-//! harm: the index keeps the highest version of each product.
+//! Up to 32 changes are applied at once, because those that wait together share one commit of the
+//! index. The listeners share nothing but the index, and their messages may overtake each other.
+//! That does no harm: the index keeps the highest version of each product.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -97,7 +97,8 @@ impl Search {
         self.apply(Change::Off(product), "off", (id, born, attempt)).await
     }
 
-    /// An error brings the message back later; `Ok` acknowledges it, and by then the change is durable.
+    /// An error brings the message back later; `Ok` acknowledges it, and by then the change is
+    /// durable.
     async fn apply(
         &self,
         change: Change,

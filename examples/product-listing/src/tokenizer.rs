@@ -1,8 +1,8 @@
 //! Cuts English and Chinese text into searchable terms. No dictionary, so it starts at once.
 //!
-//! English words are lower-cased and stemmed ("headphones" finds "headphone"). Chinese has no spaces:
-//! a run of `n` characters gives its characters and its `n - 1` overlapping pairs, 无线耳机 gives
-//! 无线, 线耳 and 耳机. What a query asks of them is in `query.rs`.
+//! English words are lower-cased and stemmed ("headphones" finds "headphone"). Chinese has no
+//! spaces: a run of `n` characters gives its characters and its `n - 1` overlapping pairs, 无线耳机
+//! gives 无线, 线耳 and 耳机. What a query asks of them is in `query.rs`.
 
 use tantivy::tokenizer::{Language, Stemmer, TextAnalyzer, Token, TokenStream, Tokenizer};
 

@@ -57,8 +57,8 @@ impl Trail {
         }
     }
 
-    /// The steps that are kept, then each new one. Ends when the process stops, and for a reader that
-    /// falls too far behind, who comes again.
+    /// The steps that are kept, then each new one. Ends when the process stops, and for a reader
+    /// that falls too far behind, who comes again.
     pub(crate) fn watch(&self) -> impl Stream<Item = Step> + use<> {
         let kept = lock(&self.kept);
         let live = lock(&self.live).as_ref().map(broadcast::Sender::subscribe);

@@ -1,5 +1,5 @@
-//! HTTP: the routes of the services that this process runs, the page, and the stream of what travelled.
-//! Not here: what the routes do.
+//! HTTP: the routes of the services that this process runs, the page, and the stream of what
+//! travelled. Not here: what the routes do.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! The real program: killed with SIGKILL at the worst moments, as two processes, on a taken port. What
-//! was answered is right after the restart, in the shop and in the index.
+//! The real program: killed with SIGKILL at the worst moments, as two processes, on a taken port.
+//! What was answered is right after the restart, in the shop and in the index.
 
 #![expect(clippy::unwrap_used, reason = "a test fails when its set-up does")]
 
@@ -148,7 +148,8 @@ fn leave_pending(directory: &Path, sku: u32) {
     assert_eq!(database.execute(change, [sku]).unwrap(), 1);
 }
 
-/// A broker that was away, or a browser that hung up half-way, leaves the same row in a shop that runs.
+/// A broker that was away, or a browser that hung up half-way, leaves the same row in a shop that
+/// runs.
 #[test]
 fn saved_but_not_said_is_said_soon() {
     let directory = filled();

@@ -1,16 +1,16 @@
 //! The commit log: the one truth of the store. Here: the append lock with everything under it
-//! (positions, queue offsets, encoding, the one write of a burst), reading, and writing ahead of the
-//! tail. Not here: syncing (`flush.rs`), what is derived (`indexer.rs`), what a start does.
+//! (positions, queue offsets, encoding, the one write of a burst), reading, and writing ahead of
+//! the tail. Not here: syncing (`flush.rs`), what is derived (`indexer.rs`), what a start does.
 //!
 //! ```text
 //! segment: | record | record | ... | blank: rest 4, magic 4 | zeros |   next segment: | record ...
 //! ```
 //!
 //! Invariants:
-//! - A record lies in one segment; one that does not fit with 8 bytes to spare goes to the next, and
-//!   a blank says so.
-//! - A burst is written before `appended` covers any of it. When a write fails the store is poisoned:
-//!   what follows a hole could never be told from damage.
+//! - A record lies in one segment; one that does not fit with 8 bytes to spare goes to the next,
+//!   and a blank says so.
+//! - A burst is written before `appended` covers any of it. When a write fails the store is
+//!   poisoned: what follows a hole could never be told from damage.
 //! - Nothing is written to a segment whose room is not reserved, so that a full disk is found out
 //!   before the first byte.
 //! - Zeros are written ahead only behind the tail and under the lock that moves it.
@@ -442,8 +442,8 @@ impl CommitLog {
         Ok(())
     }
 
-    /// Makes the next segment before it is needed and, where acknowledgements wait for syncs, writes
-    /// zeros ahead: a sync of space that was written before is several times cheaper.
+    /// Makes the next segment before it is needed and, where acknowledgements wait for syncs,
+    /// writes zeros ahead: a sync of space that was written before is several times cheaper.
     pub(super) fn prefill(&self) -> Result<bool, StoreError> {
         self.check_poison()?;
         let made = self.make_spare()?;

@@ -1,10 +1,11 @@
-//! From log to queues and keys, one step: read what is new, write the entries of each queue with one
-//! write, hand the keys over, advance the lengths. Not here: when it runs; files of queues and keys.
+//! From log to queues and keys, one step: read what is new, write the entries of each queue with
+//! one write, hand the keys over, advance the lengths. Not here: when it runs; files of queues and
+//! keys.
 //!
 //! Invariants: everything before `position` is in the queues; a step that fails in between is done
-//! again, because entries that are there already are skipped. The queue offset comes from the record.
-//! The hot path allocates nothing per record and does not look at checksums: appends were ours, and
-//! what a crash left was checked at the start.
+//! again, because entries that are there already are skipped. The queue offset comes from the
+//! record. The hot path allocates nothing per record and does not look at checksums: appends were
+//! ours, and what a crash left was checked at the start.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The store: a commit log, and queues and keys that are derived from it. Synchronous, and no request
-//! code is known here; its background work is exposed as steps that somebody else drives.
+//! The store: a commit log, and queues and keys that are derived from it. Synchronous, and no
+//! request code is known here; its background work is exposed as steps that somebody else drives.
 //!
 //! | file | what |
 //! |---|---|
@@ -307,9 +307,9 @@ impl Store {
         self.log.prefill()
     }
 
-    /// Notes durably how far the log is synced, and from time to time makes queues and keys durable.
-    /// A start after a crash relies on the first and is as quick as the second is fresh: to be called
-    /// every 200 ms or so while messages come.
+    /// Notes durably how far the log is synced, and from time to time makes queues and keys
+    /// durable. A start after a crash relies on the first and is as quick as the second is fresh:
+    /// to be called every 200 ms or so while messages come.
     pub fn checkpoint_step(&self) -> Result<bool, StoreError> {
         let mut saved = self.saved();
         let last = saved.marks.last.unwrap_or_default();
@@ -321,7 +321,8 @@ impl Store {
         self.poisoning(wrote)
     }
 
-    /// Makes everything durable, and says so; the next start has nothing to do. No appends any more.
+    /// Makes everything durable, and says so; the next start has nothing to do. No appends any
+    /// more.
     pub fn close(&self) -> Result<(), StoreError> {
         self.log.close();
         while self.flush_step()? {}

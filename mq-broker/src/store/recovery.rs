@@ -4,14 +4,15 @@
 //!    missing or has the wrong length is refused by name; nothing is started empty in its place.
 //! 2. Decide: scan the log from where queues and keys were durable, every record against its
 //!    checksums. The first bad record at or behind the mark's `synced` is the torn tail of a crash
-//!    and ends the log. Before it, it is damage: exactly the damaged range is quarantined, up to the
-//!    next record that is whole and knows its own place, and the log goes on behind it.
+//!    and ends the log. Before it, it is damage: exactly the damaged range is quarantined, up to
+//!    the next record that is whole and knows its own place, and the log goes on behind it.
 //! 3. Write: what is behind the end becomes zeros; what was not known to be synced is written again
 //!    and synced (a kernel that failed to write it once would not say so twice); queues are cut to
 //!    what was durable, and the indexer fills them from there.
 //!
 //! Invariants: the plan depends on nothing that the writing changes, so that a start may be killed
-//! anywhere and done again. A clean stop leaves nothing to scan, its tail is looked at all the same.
+//! anywhere and done again. A clean stop leaves nothing to scan, its tail is looked at all the
+//! same.
 
 use std::io;
 use std::ops::Range;
@@ -179,7 +180,8 @@ impl<'a> Survey<'a> {
         Ok(survey)
     }
 
-    /// Queues without a log, or a log shorter than what was synced, are a loss that someone must see.
+    /// Queues without a log, or a log shorter than what was synced, are a loss that someone must
+    /// see.
     fn check_log_exists(&self) -> Result<(), StoreError> {
         let synced = self.mark.map_or(0, |mark| mark.synced);
         let has_queues = self.queues.iter().any(|queue| !queue.bases.is_empty());
@@ -486,7 +488,8 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// The mark, unless RocketMQ has appended since it was saved; then RocketMQ's rules are all there is.
+/// The mark, unless RocketMQ has appended since it was saved; then RocketMQ's rules are all there
+/// is.
 fn believed(
     marks: &MarkFile,
     checkpoint: &Checkpoint,

@@ -1,6 +1,6 @@
 //! The application's configuration: `application.toml`, `application-PROFILE.toml`, the environment
-//! and `--set`, each over the one before, and the typed keys under `mq.`. Not here: the broker's own
-//! keys (the broker checks them), what a component reads out of its section.
+//! and `--set`, each over the one before, and the typed keys under `mq.`. Not here: the broker's
+//! own keys (the broker checks them), what a component reads out of its section.
 //!
 //! Invariants: a key under `mq.` is known or refused; every fault names where its value came from.
 //!
@@ -56,8 +56,8 @@ impl Layers {
     }
 }
 
-/// The working directory; but for a program that `cargo run` started elsewhere in the workspace, its
-/// package's, which Cargo names.
+/// The working directory; but for a program that `cargo run` started elsewhere in the workspace,
+/// its package's, which Cargo names.
 fn directory() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let configured = |directory: &PathBuf| directory.join(BASE_FILE).exists();

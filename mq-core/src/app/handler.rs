@@ -3,8 +3,8 @@
 //! (`app/payload.rs`); panics, time-outs and the log of failures (`client/handling.rs`); the retry
 //! policy (the broker's).
 //!
-//! Invariant: a body that does not decode goes to the dead letters at once, with the cause; an error
-//! asks for another attempt.
+//! Invariant: a body that does not decode goes to the dead letters at once, with the cause; an
+//! error asks for another attempt.
 
 use std::fmt;
 use std::sync::Arc;

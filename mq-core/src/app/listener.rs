@@ -1,9 +1,9 @@
-//! Listeners: what `#[mq_listener]` writes down, the same with the configuration applied, the checks
-//! that need all listeners at once, and the table shown at start-up. Not here: how a listener is
-//! called (`app/handler.rs`), the consumers (`client`).
+//! Listeners: what `#[mq_listener]` writes down, the same with the configuration applied, the
+//! checks that need all listeners at once, and the table shown at start-up. Not here: how a
+//! listener is called (`app/handler.rs`), the consumers (`client`).
 //!
-//! Invariant: one consumer group has one listener. Every member of a RocketMQ group must hold the same
-//! subscription, or messages are lost without a word.
+//! Invariant: one consumer group has one listener. Every member of a RocketMQ group must hold the
+//! same subscription, or messages are lost without a word.
 
 use std::collections::BTreeMap;
 use std::fmt;

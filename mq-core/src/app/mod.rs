@@ -1,5 +1,6 @@
-//! The application container: [`App`] is built, started and stopped here, each order in one function.
-//! Not here: sockets and protocol (`client`), what the parts check and do (the other files).
+//! The application container: [`App`] is built, started and stopped here, each order in one
+//! function. Not here: sockets and protocol (`client`), what the parts check and do (the other
+//! files).
 //!
 //! Invariants: everything that can be found wrong is found before anything is started, and told at
 //! once; a start that fails half-way stops what it had started; nothing is global.
@@ -57,7 +58,8 @@ use self::listener::Listener;
 /// An application before its start.
 ///
 /// [`App::new`] takes every listener and component that is registered in the program; [`App::bare`]
-/// takes none but those it is given. That is the whole rule of selection: a test names what it wants.
+/// takes none but those it is given. That is the whole rule of selection: a test names what it
+/// wants.
 #[derive(Debug)]
 #[must_use = "an application does nothing until it is run or started"]
 pub struct App {

@@ -1,7 +1,7 @@
 // The page as a person uses it: node shelf.mjs PROGRAM SCREENSHOTS-DIRECTORY
 //
-// Starts the program on a free port with data of its own, drives it in Chromium, and fails at the first
-// thing that is not as it should be.
+// Starts the program on a free port with data of its own, drives it in Chromium, and fails at the
+// first thing that is not as it should be.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
