@@ -1,5 +1,6 @@
-//! Bytes that rot, files that vanish: what is hit is told apart from what is not, and nothing else is
-//! lost. Every case starts from the same kind of store: messages in three queues, all acknowledged.
+//! Bytes that rot, files that vanish: what is hit is told apart from what is not, and nothing else
+//! is lost. Every case starts from the same kind of store: messages in three queues, all
+//! acknowledged.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -102,8 +103,8 @@ fn rot(disk: &SimDisk, offset: u64, bytes: &[u8]) {
     disk.damage(&file, at, bytes).expect("the file is there");
 }
 
-/// All messages but the damaged ones are there with their offsets; those are told, and the queues go
-/// on behind them.
+/// All messages but the damaged ones are there with their offsets; those are told, and the queues
+/// go on behind them.
 fn check(store: &Store, appended: &[Appended], damaged: &[usize]) {
     for (n, at) in appended.iter().enumerate() {
         let physical = at.physical_offset.cast_unsigned();

@@ -1,4 +1,5 @@
-//! The same application uses a cluster instead of a broker of its own when the configuration names one.
+//! The same application uses a cluster instead of a broker of its own when the configuration names
+//! one.
 
 use common_mq::prelude::*;
 use support::{Cluster, Notes, Time, unique};
