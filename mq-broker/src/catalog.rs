@@ -17,9 +17,9 @@ use mq_core::protocol::body::{
 };
 use mq_core::protocol::code::ResponseCode;
 use mq_core::protocol::command::Command;
-use mq_core::protocol::header::CreateTopicRequest;
+use mq_core::protocol::header::{CreateTopicRequest, RouteInfoRequest};
 use mq_core::watermark::Watermark;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
@@ -276,6 +276,18 @@ pub(crate) fn topic_unknown(topic: &str) -> Refusal {
         ResponseCode::TopicNotExist,
         format!("topic[{topic}] not exist: create it, or set autoCreateTopicEnable=true"),
     )
+}
+
+/// A client that asks for the route of a group's retry topic is about to consume. It asks before its
+/// heartbeat and again only after 30 s: without the topic now, its first retries would come that much
+/// later. A name that cannot be a group's gets the usual answer.
+pub(crate) fn expect_group(broker: &Broker, request: &Command) {
+    let Ok(RouteInfoRequest { topic, .. }) = request.decode_header() else { return };
+    if let Some(group) = topic.strip_prefix(names::RETRY_PREFIX)
+        && let Err(refusal) = broker.catalog.group_with_retry_topic(group)
+    {
+        debug!(group, refusal.remark, "no retry topic was made for a route request");
+    }
 }
 
 /// 17: makes or changes a topic.

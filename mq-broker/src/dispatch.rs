@@ -14,7 +14,7 @@ use tracing::debug;
 
 use crate::broker::Broker;
 use crate::refusal::Refusal;
-use crate::{clients, offsets, pull, query, retry, send};
+use crate::{catalog, clients, offsets, pull, query, retry, send};
 
 /// What a handler has to say.
 pub(crate) enum Answer {
@@ -72,11 +72,20 @@ fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled 
         RequestCode::GetConsumerListByGroup => clients::consumer_list(broker, request),
         RequestCode::CheckClientConfig => clients::check_config(request),
         RequestCode::ConsumerSendMsgBack => retry::handle(broker, request),
-        RequestCode::UpdateAndCreateTopic => crate::catalog::create_topic(broker, request),
-        code => match broker.name_server_answer(peer, request) {
-            Some(answer) => Ok(Answer::Now(answer)),
-            None => Err(Refusal::unsupported(code.code())),
-        },
+        RequestCode::UpdateAndCreateTopic => catalog::create_topic(broker, request),
+        RequestCode::GetRouteinfoByTopic => {
+            catalog::expect_group(broker, request);
+            ask_name_server(broker, peer, request)
+        }
+        _ => ask_name_server(broker, peer, request),
+    }
+}
+
+/// Everything else is the name server's of this process, if there is one.
+fn ask_name_server(broker: &Broker, peer: &Peer, request: &Command) -> Handled {
+    match broker.name_server_answer(peer, request) {
+        Some(answer) => Ok(Answer::Now(answer)),
+        None => Err(Refusal::unsupported(request.code)),
     }
 }
 

@@ -28,6 +28,7 @@ impl Program {
     ///
     /// # Panics
     /// When it cannot be started.
+    #[expect(clippy::disallowed_methods, reason = "the log is the test's file, not the broker's")]
     pub fn start(command: &mut Command, log: PathBuf) -> Self {
         let errors = File::options().create(true).append(true).open(&log).expect("a log opens");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
