@@ -20,6 +20,10 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 const CLIENT: &str = "4.4.0";
 
+/// One test at a time: Java programs that start together on a small machine keep each other from
+/// starting.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// What a test runs against: a broker of its own, or the cluster it is told.
 struct Cluster {
     name_server: String,
@@ -170,6 +174,7 @@ fn is_connected_to(port: u16) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn java_and_rust_get_each_others_messages() {
+    let _turn = TURN.lock().await;
     let Some(java) = Java::with_client(CLIENT) else { return };
     let cluster = Cluster::start();
     let client = cluster.client().await;
@@ -236,6 +241,7 @@ fn check_attributes(lines: &[String], taken: &[Delivery]) {
 
 #[test]
 fn a_topic_made_by_sending_has_4_queues() {
+    let _turn = TURN.blocking_lock();
     let Some(java) = Java::with_client(CLIENT) else { return };
     let cluster = Cluster::start();
     let queues = cluster.run_java(&java, "RoutePrinter");
@@ -245,6 +251,7 @@ fn a_topic_made_by_sending_has_4_queues() {
 
 #[test]
 fn a_listener_that_fails_in_java_gets_its_message_again_after_10_seconds() {
+    let _turn = TURN.blocking_lock();
     let Some(java) = Java::with_client(CLIENT) else { return };
     let cluster = Cluster::start();
     let sent = cluster.run_java(&java, "RetryProducer");

@@ -10,6 +10,8 @@ public class AsyncProducer {
     public static void main(String[] args) throws Exception {
         DefaultMQProducer producer = new DefaultMQProducer("async_producer_group");
         producer.setNamesrvAddr(args[0]);
+        // The first send of a cold process can take longer than the default 3 s on a busy machine.
+        producer.setSendMsgTimeout(20_000);
         producer.start();
         CountDownLatch answers = new CountDownLatch(100);
         for (int i = 0; i < 100; i++) {

@@ -8,6 +8,8 @@ public class RetryProducer {
     public static void main(String[] args) throws Exception {
         DefaultMQProducer producer = new DefaultMQProducer("retry_producer_group");
         producer.setNamesrvAddr(args[0]);
+        // The first send of a cold process can take longer than the default 3 s on a busy machine.
+        producer.setSendMsgTimeout(20_000);
         producer.start();
         for (String failure : new String[] {"later", "throw", "null"}) {
             SendResult sent = producer.send(

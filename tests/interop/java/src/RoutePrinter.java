@@ -8,6 +8,8 @@ public class RoutePrinter {
     public static void main(String[] args) throws Exception {
         DefaultMQProducer producer = new DefaultMQProducer("route_producer_group");
         producer.setNamesrvAddr(args[0]);
+        // The first send of a cold process can take longer than the default 3 s on a busy machine.
+        producer.setSendMsgTimeout(20_000);
         producer.start();
         producer.send(new Message("BrandNewTopic", "first".getBytes(StandardCharsets.UTF_8)));
         for (MessageQueue queue : producer.fetchPublishMessageQueues("BrandNewTopic")) {

@@ -8,6 +8,8 @@ public class SyncProducer {
     public static void main(String[] args) throws Exception {
         DefaultMQProducer producer = new DefaultMQProducer("sync_producer_group");
         producer.setNamesrvAddr(args[0]);
+        // The first send of a cold process can take longer than the default 3 s on a busy machine.
+        producer.setSendMsgTimeout(20_000);
         producer.start();
         for (int i = 0; i < 100; i++) {
             Message message = new Message("SyncTopic", i % 2 == 0 ? "TagA" : "TagB", "key-" + i,
