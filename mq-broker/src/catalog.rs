@@ -278,9 +278,9 @@ pub(crate) fn topic_unknown(topic: &str) -> Refusal {
     )
 }
 
-/// A client that asks for the route of a group's retry topic is about to consume. It asks before its
-/// heartbeat and again only after 30 s: without the topic now, its first retries would come that much
-/// later. A name that cannot be a group's gets the usual answer.
+/// A client that asks for the route of a group's retry topic is about to consume. It asks before
+/// its heartbeat and again only after 30 s: without the topic now, its first retries would come
+/// that much later. A name that cannot be a group's gets the usual answer.
 pub(crate) fn expect_group(broker: &Broker, request: &Command) {
     let Ok(RouteInfoRequest { topic, .. }) = request.decode_header() else { return };
     if let Some(group) = topic.strip_prefix(names::RETRY_PREFIX)

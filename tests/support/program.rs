@@ -30,7 +30,6 @@ impl Program {
     /// When it cannot be started.
     #[expect(clippy::disallowed_methods, reason = "the log is the test's file, not the broker's")]
     pub fn start(command: &mut Command, log: PathBuf) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "a log of the test, not of the broker")]
         let errors = File::options().create(true).append(true).open(&log).expect("a log opens");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
