@@ -2,8 +2,6 @@
 //! them is decoded, and what we would write instead has the same content, records the same bytes.
 #![expect(clippy::unwrap_used, reason = "a frame that cannot be read fails the test")]
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;

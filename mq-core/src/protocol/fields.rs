@@ -11,6 +11,8 @@ use super::command::CodecError;
 
 const PREFIX: usize = 8;
 const VALUE_BITS: u32 = 35;
+/// Holds an ordinary header, so that adding fields one by one does not move them.
+const ROOM_AT_FIRST: usize = 384;
 /// The binary header gives a key's length in a signed 16-bit number.
 const KEY_BYTES_MAX: usize = i16::MAX as usize;
 
@@ -29,7 +31,8 @@ impl Fields {
         if key.len() > KEY_BYTES_MAX {
             return;
         }
-        self.0.reserve(PREFIX + key.len() + value.len());
+        let room = if self.0.is_empty() { ROOM_AT_FIRST } else { 0 };
+        self.0.reserve(room.max(PREFIX + key.len() + value.len()));
         let prefix = prefix(key.len(), value.len());
         // Seven bits a byte are always text.
         self.0.push_str(std::str::from_utf8(&prefix).unwrap_or_default());
