@@ -13,7 +13,7 @@ use axum::extract::{Path, Query, State};
 use axum::routing::{get, put};
 use axum::{Json, Router};
 use common_mq::prelude::*;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
@@ -60,7 +60,7 @@ pub(crate) struct Shelf {
 #[component]
 impl Shelf {
     /// Runs when the sender is ready and before any listener starts: what was saved before the last
-    /// stop but perhaps not said is said first.
+    /// stop but perhaps not said is said first. A shop whose broker is away opens all the same.
     #[post_construct]
     async fn open(&self) -> Result<(), Problem> {
         if !self.config.enabled {
@@ -71,7 +71,8 @@ impl Shelf {
         let products = Products::open(database)?;
         products.import(db::catalogue()?).await?;
         self.products.get_or_init(|| products);
-        self.announce().await
+        self.announce().await.unwrap_or_else(warn_of_silence);
+        Ok(())
     }
 
     /// Puts a product on the shelf or takes it off.
@@ -91,16 +92,24 @@ impl Shelf {
             if pending.is_empty() {
                 return Ok(());
             }
-            try_join_all(pending.iter().map(|product| self.say(product))).await?;
-            products.announced(pending).await?;
+            let mut said = Vec::new();
+            let mut failed = Ok(());
+            for outcome in join_all(pending.into_iter().map(|product| self.say(product))).await {
+                match outcome {
+                    Ok(product) => said.push(product),
+                    Err(problem) => failed = Err(problem),
+                }
+            }
+            products.announced(said).await?;
+            failed?;
         }
     }
 
-    async fn say(&self, product: &Product) -> Result<(), Problem> {
-        let Product { sku, version, .. } = *product;
+    async fn say(&self, product: Product) -> Result<Product, Problem> {
+        let Product { sku, version, .. } = product;
         let sent_ms = Clock::System.now_ms();
         let (tag, receipt) = match product.on_shelf {
-            true => ("on", self.mq.send(&on_shelf(product)).await?),
+            true => ("on", self.mq.send(&on_shelf(&product)).await?),
             false => ("off", self.mq.send(&OffShelf { sku, version }).await?),
         };
         if receipt.status != SendStatus::Ok {
@@ -116,7 +125,7 @@ impl Shelf {
             sent_ms,
             indexed: None,
         });
-        Ok(())
+        Ok(product)
     }
 
     fn products(&self) -> Result<&Products, Problem> {
@@ -150,10 +159,13 @@ impl Relay {
 async fn announce_regularly(shelf: Bean<Shelf>) {
     loop {
         Clock::System.sleep(SAID_AGAIN_AFTER).await;
-        if let Err(problem) = shelf.announce().await {
-            tracing::warn!(%problem, "products are still to be announced");
-        }
+        shelf.announce().await.unwrap_or_else(warn_of_silence);
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "unwrap_or_else gives the error away")]
+fn warn_of_silence(problem: Problem) {
+    tracing::warn!(%problem, "products are still to be announced");
 }
 
 fn on_shelf(product: &Product) -> OnShelf {

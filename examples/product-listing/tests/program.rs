@@ -15,6 +15,9 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than any test: nothing is indexed meanwhile.
 const NOT_INDEXING: &str = "search.apply_delay_ms=3600000";
+/// A handler that acknowledged too early is found out after this: the group's progress is given to
+/// the broker every five seconds, and written to disk every five.
+const PROGRESS_IS_STORED: Duration = Duration::from_secs(12);
 /// "Vinyl One Turntable" starts on the shelf, "Summit Outdoor Watch" off it.
 const ON: (u32, &str) = (2012, "turntable");
 const OFF: (u32, &str) = (5004, "户外手表");
@@ -45,10 +48,8 @@ impl Shop {
         Self { process, address }
     }
 
-    fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
+    /// SIGKILL, as `Drop` does it.
+    fn kill(self) {}
 
     fn request(&self, method: &str, path: &str) -> (u16, Value) {
         self.try_request(method, path).unwrap()
@@ -89,6 +90,14 @@ impl Shop {
     }
 }
 
+/// A test that fails leaves no program behind either.
+impl Drop for Shop {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
 /// A shop that has indexed all it began with, and is stopped.
 fn filled() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
@@ -105,6 +114,7 @@ fn put_on_the_shelf_answered_killed_and_found() {
     let shop = Shop::start(directory.path(), &[NOT_INDEXING]);
     let (status, product) = shop.request("PUT", &format!("/api/shelf/{sku}"));
     assert_eq!((status, &product["on_shelf"]), (200, &Value::Bool(true)));
+    thread::sleep(PROGRESS_IS_STORED);
     assert!(!shop.finds(text, sku));
     shop.kill();
 
@@ -121,6 +131,7 @@ fn taken_off_the_shelf_answered_killed_and_gone() {
     let shop = Shop::start(directory.path(), &[NOT_INDEXING]);
     let (status, product) = shop.request("DELETE", &format!("/api/shelf/{sku}"));
     assert_eq!((status, &product["on_shelf"]), (200, &Value::Bool(false)));
+    thread::sleep(PROGRESS_IS_STORED);
     assert!(shop.finds(text, sku));
     shop.kill();
 
