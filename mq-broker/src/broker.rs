@@ -17,6 +17,7 @@ use mq_core::Error;
 use mq_core::clock::Clock;
 use mq_core::embedded::{LocalLink, local_link};
 use mq_core::properties::{key, push_pair};
+use mq_core::protocol::record::stored_host;
 use mq_core::server::{Peer, Server, ServerOptions};
 use mq_core::watermark::Watermark;
 use tokio::net::TcpListener;
@@ -149,7 +150,8 @@ impl Broker {
     pub(crate) fn store_host(&self, peer: &Peer) -> SocketAddr {
         let port = self.address.map_or(peer.local.port(), |address| address.port());
         let ip = self.config.broker_ip1.parse().unwrap_or(peer.local.ip());
-        SocketAddr::new(ip, port)
+        // Records keep IPv4 hosts, and an id must say what the record says.
+        SocketAddr::V4(stored_host(SocketAddr::new(ip, port)))
     }
 
     /// A message id for a sender that gave none.
