@@ -344,3 +344,42 @@ fn store_timestamps_do_not_fall_when_the_clock_is_set_back() {
     });
     assert_eq!(stored_ms, [START_MS as i64; 2]);
 }
+
+/// A record as RocketMQ writes it: ours without the checksum of all bytes.
+fn rocketmqs(bytes: &[u8]) -> Vec<u8> {
+    let (record, size) = Record::decode(bytes, Verify::Whole).expect("it is whole");
+    let properties = record.properties.len();
+    let mut bytes = bytes[..size - 20].to_vec();
+    let total = (size as u32 - 20).to_be_bytes();
+    bytes[..4].copy_from_slice(&total);
+    let at = size - properties - 2;
+    bytes[at..at + 2].copy_from_slice(&(properties as u16 - 20).to_be_bytes());
+    bytes
+}
+
+#[test]
+fn what_rocketmq_has_appended_is_kept_and_what_is_torn_is_not() {
+    for torn in [false, true] {
+        let (disk, _) = killed(20);
+        let (store, _) = open(&disk);
+        let at = append(&store, 20);
+        settle(&store);
+        let physical = at.physical_offset.cast_unsigned();
+        let ours = store.log.read_record_at(physical).expect("it is there");
+        drop(store);
+        disk.kill();
+        // The mark does not know of it yet, as after a sudden end.
+        if torn {
+            rot(&disk, at.end() - 20, &[0; 20]);
+        } else {
+            let theirs = [&rocketmqs(&ours)[..], &[0; 20]].concat();
+            rot(&disk, physical, &theirs);
+        }
+        let (store, report) = open(&disk);
+        assert_eq!(report.records, if torn { 20 } else { 21 }, "{report:?}");
+        let read = store.log.read_record_at(physical);
+        assert_eq!(read.is_ok(), !torn, "{read:?}");
+        assert_eq!(append(&store, 20).queue_offset, if torn { 6 } else { 7 });
+        assert_eq!(store.queues.queue("t", 0).expect("it is there").max_offset(), 7);
+    }
+}

@@ -194,21 +194,21 @@ impl CommitLog {
     /// Stores a burst: one lock, one write, positions without a gap (but where a segment ends). All
     /// or nothing. Durable once `flushed` reaches [`Appended::end`] of the last.
     pub fn append(&self, records: &[NewRecord<'_>]) -> Result<Vec<Appended>, StoreError> {
-        records.iter().try_for_each(|record| self.check(record))?;
+        let checked = records.iter().map(|record| self.check(record));
+        let mut appended = checked.collect::<Result<Vec<_>, _>>()?;
         let mut tail = self.tail();
         self.check_poison()?;
         if tail.closed {
             return Err(StoreError::Poisoned("it was closed".into()));
         }
-        self.reserve_for(&tail, records)?;
+        self.reserve_for(&tail, &appended)?;
         let store_timestamp_ms = self.clock.now_ms().max(tail.store_timestamp_ms);
         tail.store_timestamp_ms = store_timestamp_ms;
-        let mut appended = Vec::with_capacity(records.len());
-        for record in records {
-            if !self.fits(tail.end(), record.size()) {
+        for (record, place) in records.iter().zip(&mut appended) {
+            if !self.fits(tail.end(), place.size) {
                 self.roll(&mut tail)?;
             }
-            appended.push(tail.encode(record));
+            tail.encode(record, place);
         }
         self.write(&mut tail)?;
         tail.scratch.shrink_to(SCRATCH_BYTES);
@@ -323,35 +323,36 @@ impl CommitLog {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check(&self, record: &NewRecord<'_>) -> Result<(), StoreError> {
+    /// Whether the record can be stored, and its size. No place yet.
+    fn check(&self, record: &NewRecord<'_>) -> Result<Appended, StoreError> {
         check_topic(record.topic)?;
         record.check().map_err(|error| StoreError::Illegal(error.to_string()))?;
         if record.queue_id < 0 {
             return Err(StoreError::Illegal(format!("queue {} does not exist", record.queue_id)));
         }
-        let room = self.segments.size - BLANK_BYTES_MIN as u64;
-        if record.size() as u64 > room {
-            let size = record.size();
+        let size = u32::try_from(record.size()).unwrap_or(u32::MAX);
+        if !self.fits(0, size) {
+            let room = self.segments.size - BLANK_BYTES_MIN as u64;
             let what = format!("a record of {size} bytes; a log file holds {room}");
             return Err(StoreError::Illegal(what));
         }
-        Ok(())
+        Ok(Appended { physical_offset: 0, queue_offset: 0, size })
     }
 
-    fn fits(&self, at: u64, size: usize) -> bool {
-        at % self.segments.size + size as u64 + BLANK_BYTES_MIN as u64 <= self.segments.size
+    fn fits(&self, at: u64, size: u32) -> bool {
+        at % self.segments.size + u64::from(size) + BLANK_BYTES_MIN as u64 <= self.segments.size
     }
 
     /// Makes sure that there are as many segments as the burst will enter.
-    fn reserve_for(&self, tail: &Tail, records: &[NewRecord<'_>]) -> Result<(), StoreError> {
+    fn reserve_for(&self, tail: &Tail, burst: &[Appended]) -> Result<(), StoreError> {
         let mut at = tail.at;
-        let mut needed = usize::from(tail.segment.is_none() && !records.is_empty());
-        for record in records {
-            if !self.fits(at, record.size()) {
+        let mut needed = usize::from(tail.segment.is_none() && !burst.is_empty());
+        for record in burst {
+            if !self.fits(at, record.size) {
                 at = at.next_multiple_of(self.segments.size);
                 needed += 1;
             }
-            at += record.size() as u64;
+            at += u64::from(record.size);
         }
         if needed > 0 {
             let mut spares = self.spares();
@@ -537,14 +538,15 @@ impl Tail {
         self.at + self.scratch.len() as u64
     }
 
-    fn encode(&mut self, record: &NewRecord<'_>) -> Appended {
-        let physical_offset = self.end().cast_signed();
-        let queue_offset = self.take_queue_offset(record);
-        let store_timestamp_ms = self.store_timestamp_ms;
-        let position = Position { physical_offset, queue_offset, store_timestamp_ms };
+    fn encode(&mut self, record: &NewRecord<'_>, place: &mut Appended) {
+        place.physical_offset = self.end().cast_signed();
+        place.queue_offset = self.take_queue_offset(record);
+        let position = Position {
+            physical_offset: place.physical_offset,
+            queue_offset: place.queue_offset,
+            store_timestamp_ms: self.store_timestamp_ms,
+        };
         record.encode(&mut self.scratch, position);
-        let size = u32::try_from(record.size()).unwrap_or(u32::MAX);
-        Appended { physical_offset, queue_offset, size }
     }
 
     fn take_queue_offset(&mut self, record: &NewRecord<'_>) -> i64 {
@@ -557,15 +559,26 @@ impl Tail {
     }
 }
 
+/// Bytes of the property that holds the checksum of all bytes; it is the last.
+const SEAL_BYTES: usize = 20;
+
 /// Whether a record that passed its checksums is the one of this place and had all it needs: the
 /// checksum of all bytes may only be missing where RocketMQ has written.
 pub(super) fn is_whole(record: &Record<'_>, at: u64, sealed_from: u64) -> bool {
-    let slot = record.properties.as_bytes().last_chunk::<20>();
-    let sealed = slot.is_some_and(|slot| {
-        let value = slot.strip_prefix(key::CRC32.as_bytes());
+    let seal = record.properties.as_bytes().last_chunk::<SEAL_BYTES>();
+    let sealed = seal.is_some_and(|seal| {
+        let value = seal.strip_prefix(key::CRC32.as_bytes());
         value.is_some_and(|value| value.starts_with(b"\x01") && value.ends_with(b"\x02"))
     });
     record.physical_offset.cast_unsigned() == at && (sealed || at < sealed_from)
+}
+
+/// Whether a record without that checksum is one that RocketMQ has written, and not one of ours
+/// that a crash has torn: there the checksum, or what is missing of it, reads as zeros.
+pub(super) fn is_foreign(record: &Record<'_>, at: u64) -> bool {
+    let properties = record.properties.as_bytes();
+    let end = properties.last_chunk::<SEAL_BYTES>().map_or(properties, |seal| &seal[..]);
+    is_whole(record, at, u64::MAX) && !is_whole(record, at, 0) && !end.contains(&0)
 }
 
 /// Half and rollback records are in the log only.

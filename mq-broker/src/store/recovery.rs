@@ -25,7 +25,7 @@ use mq_core::protocol::record::{
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::commit_log::{LogStart, QueueOffsets, has_queue_entry, is_whole};
+use super::commit_log::{LogStart, QueueOffsets, has_queue_entry, is_foreign, is_whole};
 use super::consume_queue::{ConsumeQueues, ENTRY_BYTES, Entry, queue_dir};
 use super::disk::{Disk, DiskFile, OpenMode, read_exact_at};
 use super::indexer::Walk;
@@ -91,6 +91,8 @@ pub(super) struct Plan {
     /// Queues and keys are built from here.
     pub(super) indexed: u64,
     pub(super) store_timestamp_ms: i64,
+    /// From here on every record must have a checksum of all its bytes.
+    sealed_from: u64,
     offsets: QueueOffsets,
     queues: Vec<QueuePlan>,
     entries: u64,
@@ -232,8 +234,16 @@ impl<'a> Survey<'a> {
             quarantined: scan.quarantined,
             rebuilt,
         };
-        let offsets = scan.offsets;
-        Ok(Plan { report, indexed, store_timestamp_ms, offsets, queues, entries })
+        let sealed_from = self.mark.map_or(end, |mark| mark.sealed_from);
+        Ok(Plan {
+            report,
+            indexed,
+            store_timestamp_ms,
+            sealed_from: if scan.foreign { end } else { sealed_from },
+            offsets: scan.offsets,
+            queues,
+            entries,
+        })
     }
 
     /// Bytes behind the end that are not zero. After a clean stop there are none.
@@ -374,7 +384,7 @@ impl<'a> Survey<'a> {
             start: self.log.start,
             store_timestamp_ms: plan.store_timestamp_ms.max(self.checkpoint.store_timestamp_ms),
             segment_bytes: self.segments.size,
-            sealed_from: self.mark.map_or(end, |mark| mark.sealed_from),
+            sealed_from: plan.sealed_from,
         };
         self.marks.save(&**self.disk, mark)?;
         let start = LogStart {
@@ -519,8 +529,8 @@ struct FoundSegments {
 }
 
 fn missing(segments: &Segments, base: u64) -> StoreError {
-    let what = "this file of the log is missing; put it back, or move the whole store away to start \
-                with an empty one";
+    let what = "this file of the log is missing; put it back, or move the whole store away to \
+                start with an empty one";
     StoreError::Corrupt { file: segments.path(base), at: base, what: what.into() }
 }
 
@@ -711,6 +721,8 @@ struct LogScan<'a> {
     damaged: Vec<Range<u64>>,
     /// Where a bad record ended the log.
     torn: Option<u64>,
+    /// RocketMQ has appended behind what the mark knows.
+    foreign: bool,
 }
 
 /// What the scan has seen at a place.
@@ -736,6 +748,7 @@ impl<'a> LogScan<'a> {
             quarantined: survey.quarantined.clone(),
             damaged: Vec::new(),
             torn: None,
+            foreign: false,
         }
     }
 
@@ -770,10 +783,15 @@ impl<'a> LogScan<'a> {
         let at = self.at;
         let left = self.segments.base_of(at) + self.segments.size - at;
         let room = left.saturating_sub(BLANK_BYTES_MIN as u64);
+        let unknown = self.synced.is_some_and(|synced| at >= synced);
         match self.walk.scan(self.segments, at, self.end, Verify::Whole)? {
-            Scan::Record(record, size)
-                if is_whole(&record, at, self.sealed_from) && size as u64 <= room =>
-            {
+            Scan::Record(record, size) if size as u64 <= room => {
+                if !is_whole(&record, at, self.sealed_from) {
+                    if !unknown || !is_foreign(&record, at) {
+                        return Ok(Seen::Bad);
+                    }
+                    self.foreign = true;
+                }
                 self.records += 1;
                 self.store_timestamp_ms = self.store_timestamp_ms.max(record.store_timestamp_ms);
                 if has_queue_entry(record.sys_flag) {
