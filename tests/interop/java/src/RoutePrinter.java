@@ -1,4 +1,6 @@
 import java.nio.charset.StandardCharsets;
+import java.util.List;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -12,9 +14,23 @@ public class RoutePrinter {
         producer.setSendMsgTimeout(20_000);
         producer.start();
         producer.send(new Message("BrandNewTopic", "first".getBytes(StandardCharsets.UTF_8)));
-        for (MessageQueue queue : producer.fetchPublishMessageQueues("BrandNewTopic")) {
+        for (MessageQueue queue : queues(producer)) {
             System.out.printf("QUEUE %s %d%n", queue.getBrokerName(), queue.getQueueId());
         }
         producer.shutdown();
+    }
+
+    /** A broker may tell its name server of a new topic a moment after the send was answered. */
+    private static List<MessageQueue> queues(DefaultMQProducer producer) throws Exception {
+        for (int tries = 0; ; tries++) {
+            try {
+                return producer.fetchPublishMessageQueues("BrandNewTopic");
+            } catch (MQClientException unknown) {
+                if (tries == 50) {
+                    throw unknown;
+                }
+                Thread.sleep(100);
+            }
+        }
     }
 }
