@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use mq_core::names::SCHEDULE_TOPIC;
-use mq_core::properties::{self, java_hash, key};
+use mq_core::properties::{NAME_END, PAIR_END, java_hash, key};
 use mq_core::protocol::record::{
     BLANK_BYTES_MIN, MAGIC_BLANK, Record, Scan, Verify, scan, sys_flag,
 };
@@ -23,8 +23,10 @@ use super::key_index::{self, BATCH_UNITS, KeyIndex, Unit};
 use super::recovery::Evidence;
 use super::segment::Segments;
 
-/// A step reads so much of the log.
+/// A step takes in so much of the log.
 const STEP_BYTES: u64 = 1 << 20;
+/// And so much at once, little enough to stay near the processor.
+const WINDOW_BYTES: u64 = 256 << 10;
 /// Queues remembered from step to step.
 const LANES: usize = 1024;
 /// Bytes that a remembered queue may hold between steps.
@@ -74,7 +76,7 @@ impl Walk {
     ) -> Result<&[u8], StoreError> {
         let held = self.start + self.filled as u64;
         if at < self.start || at + wanted > held {
-            let size = usize::try_from(left.min(STEP_BYTES).max(wanted)).unwrap_or(usize::MAX);
+            let size = usize::try_from(left.min(WINDOW_BYTES).max(wanted)).unwrap_or(usize::MAX);
             if self.window.len() < size {
                 self.window.resize(size, 0);
             }
@@ -343,15 +345,20 @@ struct Indexed<'a> {
 }
 
 impl<'a> Indexed<'a> {
+    /// As in `properties::pairs`, but a pair that is not wanted costs one comparison.
     fn of(wire: &'a str) -> Self {
         let mut found = Self::default();
-        for (name, value) in properties::pairs(wire) {
-            match name {
-                key::TAGS => found.tags = Some(value),
-                key::KEYS => found.keys = Some(value),
-                key::UNIQ_KEY => found.unique_key = Some(value),
-                key::DELAY => found.delay = Some(value),
-                _ => {}
+        for pair in wire.split(PAIR_END) {
+            let (field, name) = match pair.as_bytes().first() {
+                Some(b'T') => (&mut found.tags, key::TAGS),
+                Some(b'K') => (&mut found.keys, key::KEYS),
+                Some(b'U') => (&mut found.unique_key, key::UNIQ_KEY),
+                Some(b'D') => (&mut found.delay, key::DELAY),
+                _ => continue,
+            };
+            let value = pair.strip_prefix(name).and_then(|rest| rest.strip_prefix(NAME_END));
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                *field = Some(value);
             }
         }
         found

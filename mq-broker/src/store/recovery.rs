@@ -514,9 +514,7 @@ fn believed(
         return Err(StoreError::Illegal(what));
     }
     if checkpoint.store_timestamp_ms > mark.store_timestamp_ms {
-        warn!(
-            "another broker has written to this store; how far it synced is taken from its checkpoint"
-        );
+        warn!("another broker has written to this store; its checkpoint says what it synced");
         return Ok(None);
     }
     Ok(Some(mark))
