@@ -32,7 +32,7 @@ use crate::delay::{self, Delay};
 use crate::namesrv::NameServer;
 use crate::offsets::Offsets;
 use crate::registration;
-use crate::store::disk::{Disk, OsDisk};
+use crate::store::disk::Disk;
 use crate::store::{FlushMode, Store, StoreError, StoreOptions};
 
 /// How often silent members are looked for.
@@ -41,6 +41,8 @@ const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How often the store's checkpoint is brought up to date.
 const CHECKPOINT_PERIOD: Duration = Duration::from_millis(200);
+/// Rest before a full disk is looked at again.
+pub(crate) const FULL_PAUSE: Duration = Duration::from_secs(1);
 /// The log grows by this much before the next space is prepared.
 const PREPARE_BYTES: u64 = 1 << 20;
 /// Ports tried for a broker that lets the system choose: the one two below must be free too.
@@ -90,12 +92,13 @@ impl Broker {
     pub fn start(
         config: BrokerConfig,
         clock: Clock,
+        disk: Arc<dyn Disk>,
         listeners: Vec<TcpListener>,
         name_server: Option<Arc<NameServer>>,
     ) -> Result<RunningBroker, Error> {
         let address = listeners.first().and_then(|listener| listener.local_addr().ok());
-        let broker =
-            Self::open(config, clock, address, name_server).map_err(|error| refused(&error))?;
+        let broker = Self::open(config, clock, disk, address, name_server)
+            .map_err(|error| refused(&error))?;
         let broker = Arc::new(broker);
         let mut server = Server::new(ServerOptions::default());
         for listener in listeners {
@@ -111,10 +114,10 @@ impl Broker {
     fn open(
         config: BrokerConfig,
         clock: Clock,
+        disk: Arc<dyn Disk>,
         address: Option<SocketAddr>,
         name_server: Option<Arc<NameServer>>,
     ) -> Result<Self, StoreError> {
-        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let options = store_options(&config);
         let folder = config.store_path_root_dir.join("config");
         let (store, recovery) = Store::open(Arc::clone(&disk), options, clock.clone())?;
@@ -190,6 +193,18 @@ impl Broker {
         self.stopping.get() > 0
     }
 
+    /// A full disk stops nothing for good: the step is tried again after a rest, until there is room.
+    fn unless_full(
+        &self,
+        name: &str,
+        stepped: Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let Err(error @ StoreError::Full) = stepped else { return stepped };
+        warn!(name, %error, "sends are refused and readers wait until there is room");
+        wait_stop(&self.stopping, FULL_PAUSE);
+        Ok(true)
+    }
+
     /// Group commit: one sync covers everything that was appended while the one before it ran.
     fn flush(&self) -> Result<(), StoreError> {
         let log = &self.store.log;
@@ -199,7 +214,7 @@ impl Broker {
                 FlushDiskType::Sync => wait(&log.appended, log.flushed.get() + 1),
                 FlushDiskType::Async => wait_stop(&self.stopping, pause),
             }
-            self.store.flush_step()?;
+            self.unless_full("flush", self.store.flush_step())?;
         }
         Ok(())
     }
@@ -207,7 +222,7 @@ impl Broker {
     /// Fills queues and key index as the log becomes readable.
     fn index(&self) -> Result<(), StoreError> {
         while !self.stops() {
-            if self.store.index_step()? {
+            if self.unless_full("index", self.store.index_step())? {
                 // Where the cores are busy more gathers meanwhile, and the next step does more at
                 // once.
                 std::thread::yield_now();
@@ -221,7 +236,7 @@ impl Broker {
     /// Keeps space ready ahead of the log's end.
     fn prepare(&self) -> Result<(), StoreError> {
         while !self.stops() {
-            if !self.store.prefill_step()? {
+            if !self.unless_full("prepare", self.store.prefill_step())? {
                 wait(&self.store.log.appended, self.store.log.appended.get() + PREPARE_BYTES);
             }
         }
@@ -236,7 +251,7 @@ impl Broker {
         let (mut offsets_at, mut delays_at) = (now + offsets_ms, now + delays_ms);
         while !self.stops() {
             wait_stop(&self.stopping, CHECKPOINT_PERIOD);
-            self.store.checkpoint_step()?;
+            self.unless_full("snapshot", self.store.checkpoint_step())?;
             let now = self.clock.now_ms();
             if now >= offsets_at {
                 offsets_at = now + offsets_ms;

@@ -195,22 +195,20 @@ impl Catalog {
         if let Some(found) = self.topic(&topic.topic_name).filter(|found| **found == topic) {
             return Ok(found);
         }
-        let topic = Arc::new(topic);
-        {
-            let mut table = self.topics.write().unwrap_or_else(PoisonError::into_inner);
-            if table.len() >= NAMES_MAX {
-                return Err(illegal(format!(
-                    "this broker holds {NAMES_MAX} topics: no more are made"
-                )));
-            }
-            table.insert(topic.topic_name.clone(), Arc::clone(&topic));
+        let mut table = self.topic_table();
+        if table.len() >= NAMES_MAX {
+            return Err(illegal(format!("this broker holds {NAMES_MAX} topics: no more are made")));
         }
-        self.touch(&mut versions.topics);
-        let wrapper = TopicConfigSerializeWrapper {
-            topic_config_table: self.topic_table(),
-            data_version: versions.topics.clone(),
-        };
+        table.insert(topic.topic_name.clone(), topic.clone());
+        let data_version = self.next(&versions.topics);
+        let wrapper = TopicConfigSerializeWrapper { topic_config_table: table, data_version };
+        // On disk first: a topic that is known may be sent to.
         self.topic_file.save(&wrapper)?;
+        versions.topics = wrapper.data_version;
+        let topic = Arc::new(topic);
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        topics.insert(topic.topic_name.clone(), Arc::clone(&topic));
+        drop(topics);
         self.version.advance(self.version.get() + 1);
         info!(topic = topic.topic_name, queues = topic.write_queue_nums, "topic created");
         Ok(topic)
@@ -218,22 +216,23 @@ impl Catalog {
 
     fn add_group(&self, group: &str) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
         let mut versions = self.versions();
-        let settings = Arc::new(SubscriptionGroupConfig {
+        let settings = SubscriptionGroupConfig {
             group_name: group.to_owned(),
             ..SubscriptionGroupConfig::default()
-        });
-        let mut table = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        };
+        let mut table = self.group_table();
         if table.len() >= NAMES_MAX {
             return Err(illegal(format!("this broker holds {NAMES_MAX} groups: no more are made")));
         }
-        table.insert(group.to_owned(), Arc::clone(&settings));
-        let subscription_group_table =
-            table.iter().map(|(name, group)| (name.clone(), (**group).clone())).collect();
-        drop(table);
-        self.touch(&mut versions.groups);
-        let data_version = versions.groups.clone();
-        self.group_file
-            .save(&SubscriptionGroupWrapper { subscription_group_table, data_version })?;
+        table.insert(group.to_owned(), settings.clone());
+        let data_version = self.next(&versions.groups);
+        let wrapper = SubscriptionGroupWrapper { subscription_group_table: table, data_version };
+        self.group_file.save(&wrapper)?;
+        versions.groups = wrapper.data_version;
+        let settings = Arc::new(settings);
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        groups.insert(group.to_owned(), Arc::clone(&settings));
+        drop(groups);
         info!(group, "consumer group created");
         Ok(settings)
     }
@@ -243,13 +242,18 @@ impl Catalog {
         table.iter().map(|(name, topic)| (name.clone(), (**topic).clone())).collect()
     }
 
+    fn group_table(&self) -> BTreeMap<String, SubscriptionGroupConfig> {
+        let table = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        table.iter().map(|(name, group)| (name.clone(), (**group).clone())).collect()
+    }
+
     fn versions(&self) -> MutexGuard<'_, Versions> {
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn touch(&self, version: &mut DataVersion) {
-        version.counter += 1;
-        version.timestamp = self.clock.now_ms();
+    fn next(&self, version: &DataVersion) -> DataVersion {
+        let counter = version.counter + 1;
+        DataVersion { counter, timestamp: self.clock.now_ms(), ..version.clone() }
     }
 }
 

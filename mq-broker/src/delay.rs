@@ -16,7 +16,7 @@ use mq_core::protocol::body::DelayOffsets;
 use mq_core::protocol::record::{NewRecord, Record, Verify};
 use tracing::warn;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, FULL_PAUSE};
 use crate::store::StoreError;
 use crate::store::consume_queue::{ConsumeQueue, Entry};
 use crate::store::disk::Disk;
@@ -103,6 +103,8 @@ pub(crate) async fn deliver(broker: Arc<Broker>, level: i32) {
         }
         match due(&broker, &queue, state, next).await.and_then(|due| redeliver(&broker, &due)) {
             Ok(delivered) => state.next.store(next + delivered, Ordering::Release),
+            // Nothing was delivered, and nothing is passed over: again when there may be room.
+            Err(StoreError::Full) => tokio::time::sleep(FULL_PAUSE).await,
             // The store has failed and refuses everything from now on.
             Err(error) => return broker.fail("delay", &error),
         }
@@ -131,22 +133,33 @@ async fn due(
     Ok(entries)
 }
 
-/// Appends the messages to their real topics. Gives how many entries are done with.
+/// Appends the messages to their real topics. Gives how many entries are done with: those before a
+/// failure are, or they would be delivered again with every new try.
 fn redeliver(broker: &Broker, due: &[Entry]) -> Result<i64, StoreError> {
+    let mut done = 0;
     for entry in due {
-        let Ok(at) = u64::try_from(entry.physical_offset) else { continue };
-        if entry.is_hole() {
-            continue;
-        }
-        match broker.store.log.read_record_at(at) {
-            Ok(bytes) => put_back(broker, &bytes)?,
-            Err(StoreError::Corrupt { file, at, what }) => {
-                warn!(?file, at, what, "a delayed message is damaged and cannot be delivered");
-            }
-            Err(error) => return Err(error),
+        match redeliver_one(broker, entry) {
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => break,
+            Ok(()) => done += 1,
         }
     }
-    Ok(i64::try_from(due.len()).unwrap_or(0))
+    Ok(done)
+}
+
+fn redeliver_one(broker: &Broker, entry: &Entry) -> Result<(), StoreError> {
+    let Ok(at) = u64::try_from(entry.physical_offset) else { return Ok(()) };
+    if entry.is_hole() {
+        return Ok(());
+    }
+    match broker.store.log.read_record_at(at) {
+        Ok(bytes) => put_back(broker, &bytes),
+        Err(StoreError::Corrupt { file, at, what }) => {
+            warn!(?file, at, what, "a delayed message is damaged and cannot be delivered");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn put_back(broker: &Broker, bytes: &[u8]) -> Result<(), StoreError> {

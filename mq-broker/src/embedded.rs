@@ -17,6 +17,7 @@ use tracing::warn;
 use crate::broker::{Broker, RunningBroker, bind};
 use crate::config::{BrokerConfig, Settings, Sources};
 use crate::namesrv::NameServer;
+use crate::store::OsDisk;
 
 /// Threads of an embedded broker's runtime.
 const WORKERS: usize = 2;
@@ -61,7 +62,7 @@ async fn start(options: EmbeddedOptions) -> Result<RunningBroker, Error> {
         None => Vec::new(),
     };
     let name_server = Arc::new(NameServer::new(Default::default(), options.clock.clone()));
-    Broker::start(config, options.clock, listeners, Some(name_server))
+    Broker::start(config, options.clock, Arc::new(OsDisk), listeners, Some(name_server))
 }
 
 #[derive(Debug)]

@@ -153,7 +153,8 @@ async fn run_dev(dev: Dev) -> Result<(), Error> {
     let config: BrokerConfig = load(None, &sets)?;
     let listeners = broker::bind(config.listen()).await?;
     let name_server = Arc::new(NameServer::new(NameServerConfig::default(), Clock::System));
-    let running = Broker::start(config, Clock::System, listeners, Some(name_server))?;
+    let running =
+        Broker::start(config, Clock::System, Arc::new(OsDisk), listeners, Some(name_server))?;
     println!("mq: serving on {}", shown(&running));
     signals.next().await;
     running.stop().await
@@ -172,7 +173,7 @@ async fn run_broker(standalone: Standalone) -> Result<(), Error> {
         ));
     }
     let listeners = broker::bind(config.listen()).await?;
-    let running = Broker::start(config, Clock::System, listeners, None)?;
+    let running = Broker::start(config, Clock::System, Arc::new(OsDisk), listeners, None)?;
     tokio::select! {
         () = running.broker().registered_somewhere() => {
             println!("mq: serving on {}", shown(&running));
