@@ -193,7 +193,7 @@ impl Broker {
         self.stopping.get() > 0
     }
 
-    /// A full disk stops nothing for good: the step is tried again after a rest, until there is room.
+    /// A full disk stops nothing for good: the step is tried again after a rest.
     fn unless_full(
         &self,
         name: &str,
