@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -35,7 +34,8 @@ use crate::protocol::record::Record;
 const REBALANCE_INTERVAL: Duration = Duration::from_secs(20);
 /// The rest before members are asked for again when a broker did not know.
 const REBALANCE_RETRY: Duration = Duration::from_secs(1);
-const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+/// After a crash a group handles again what it had handled in this time.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(3);
 /// A released queue's running handlers may take this long for their results to be committed by this
 /// member.
@@ -177,6 +177,8 @@ pub(super) struct Group {
     pub(super) ready: Ready,
     membership: Arc<Membership>,
     assigned: Mutex<BTreeMap<MessageQueue, Assigned>>,
+    /// Held while an offset is told; see [`offsets::commit`].
+    committing: tokio::sync::Mutex<()>,
     running: AtomicUsize,
 }
 
@@ -220,11 +222,16 @@ impl Group {
         self.assigned().values().map(|assigned| assigned.progress.clone()).collect()
     }
 
-    async fn commit(&self, progress: &Progress) {
+    /// Tells a queue's offset, if it is news. One that was not heard is told again with the next
+    /// round.
+    pub(super) async fn commit(&self, progress: &Progress) {
+        let _one_at_a_time = self.committing.lock().await;
+        // Only now: whoever was before may have told it, or an older one.
         let Some(offset) = progress.uncommitted() else { return };
         let queue = &progress.queue;
-        if let Err(failed) = offsets::commit(&self.client, self.name(), queue, offset).await {
-            tracing::debug!(%failed, %queue, "an offset was not told; the next pull tells it");
+        match offsets::commit(&self.client, self.name(), queue, offset).await {
+            Ok(()) => progress.told(offset),
+            Err(failed) => tracing::debug!(%failed, %queue, "an offset was not told"),
         }
     }
 }
@@ -277,6 +284,7 @@ impl Consumer {
             version_ms,
             ready: Ready::new(),
             assigned: Mutex::default(),
+            committing: tokio::sync::Mutex::default(),
             running: AtomicUsize::new(0),
             membership,
             handler,
@@ -296,6 +304,8 @@ impl Consumer {
         let Some(mut tasks) = self.tasks.lock().await.take() else { return DrainReport::default() };
         let deadline = Instant::now().checked_add(deadline);
         let group = &self.group;
+        // The loops must not be cut off while an offset they told is under way.
+        let _committing = group.committing.lock().await;
         tasks.loops.shutdown().await;
         let given_back = group.ready.close();
         let running = group.running.load(Ordering::Relaxed);
@@ -435,18 +445,27 @@ impl Group {
         });
     }
 
-    /// Tells all offsets and waits until they were heard; how many were not.
+    /// Tells all offsets; how many were not heard. A broker that does not answer is not told more.
+    /// For whoever holds `committing`.
     async fn commit_all(&self) -> usize {
-        let progresses = self.progresses();
-        let commits = progresses.iter().filter_map(|progress| {
-            let offset = progress.committable()?;
+        let (mut unheard, mut silent) = (0, BTreeSet::new());
+        for progress in self.progresses() {
+            let Some(offset) = progress.committable() else { continue };
             let queue = &progress.queue;
-            Some(async move {
-                let told = offsets::commit_last(&self.client, self.name(), queue, offset).await;
-                told.inspect_err(|failed| tracing::warn!(%failed, %queue, "an offset was not told"))
-            })
-        });
-        join_all(commits).await.iter().filter(|told| told.is_err()).count()
+            if silent.contains(&queue.broker_name) {
+                unheard += 1;
+                continue;
+            }
+            match offsets::commit(&self.client, self.name(), queue, offset).await {
+                Ok(()) => progress.told(offset),
+                Err(failed) => {
+                    tracing::warn!(%failed, %queue, "an offset was not told");
+                    silent.insert(queue.broker_name.clone());
+                    unheard += 1;
+                }
+            }
+        }
+        unheard
     }
 
     async fn reposition(&self) {

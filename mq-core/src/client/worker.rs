@@ -38,7 +38,6 @@ const LOST_PAUSE: Duration = Duration::from_millis(100);
 const HANDOVER_PAUSE: Duration = Duration::from_millis(300);
 const UNKNOWN: i64 = -1;
 
-const FLAG_COMMIT: i32 = 1;
 const FLAG_SUSPEND: i32 = 2;
 
 /// How far the messages of one assigned queue are.
@@ -114,18 +113,15 @@ impl Progress {
         Some(self.window().committable()).filter(|offset| *offset >= 0)
     }
 
-    /// The offset that a pull should tell: one that the broker has not been told yet. Brokers may
-    /// take a pull after a commit that was sent later, so that telling an old offset again could
-    /// undo a newer one.
-    fn news(&self) -> Option<i64> {
-        let told = self.committed.load(Ordering::Relaxed);
-        self.committable().filter(|offset| *offset > 0 && *offset != told)
-    }
-
     /// The offset to commit, if it is another than the last one.
     pub(super) fn uncommitted(&self) -> Option<i64> {
         let offset = self.committable()?;
-        (self.committed.swap(offset, Ordering::Relaxed) != offset).then_some(offset)
+        (self.committed.load(Ordering::Relaxed) != offset).then_some(offset)
+    }
+
+    /// The broker has heard this offset.
+    pub(super) fn told(&self, offset: i64) {
+        self.committed.store(offset, Ordering::Relaxed);
     }
 
     /// Goes on at `offset`; returns the bytes of the messages that are dropped.
@@ -246,15 +242,14 @@ impl Worker<'_> {
 
     async fn pull(&self, offset: i64) -> Result<Pulled, Error> {
         let queue = &self.progress.queue;
-        let commit = self.progress.news();
         let header = PullRequest {
             consumer_group: self.group.name(),
             topic: &queue.topic,
             queue_id: queue.queue_id,
             queue_offset: offset,
             max_msg_nums: self.batch.unwrap_or(self.group.options.pull_batch),
-            sys_flag: FLAG_SUSPEND | commit.map_or(0, |_| FLAG_COMMIT),
-            commit_offset: commit.unwrap_or(0),
+            sys_flag: FLAG_SUSPEND,
+            commit_offset: 0,
             suspend_timeout_millis: crate::clock::millis(SUSPEND),
             subscription: None,
             sub_version: self.group.version_ms,
@@ -327,10 +322,8 @@ impl Worker<'_> {
         if self.progress.window().epoch() == epoch {
             self.group.ready.give(self.progress.reposition(to));
         }
-        let client = &self.group.client;
-        if let Err(failed) = offsets::commit(client, self.group.name(), queue, to).await {
-            tracing::debug!(%failed, %queue, "the next pull tells the moved offset");
-        }
+        // Told even before anything is consumed there: the old place is gone.
+        self.group.commit(self.progress).await;
         // Were the next pull to be moved again, this must not spin.
         tokio::time::sleep(LOST_PAUSE).await;
     }
