@@ -3,7 +3,8 @@
 //!
 //! Every test runs over TCP and in process; [`each_transport`] makes both of one function. Over TCP
 //! the cluster is the bundled broker on a free port, or the one whose name server the environment
-//! names in `MQ_NAME_SERVER` (then the runs in process are left out, and time cannot be moved).
+//! names in `MQ_NAME_SERVER` (then the runs in process are left out, and time cannot be moved;
+//! `MQ_APACHE` says which version of Apache RocketMQ it is).
 #![forbid(unsafe_code)]
 
 /// The programs of the README compile.
@@ -141,6 +142,18 @@ impl Cluster {
         self.options.clone()
     }
 
+    /// Whether what is tested exists here. The bundled broker has everything; an Apache RocketMQ,
+    /// whose version `MQ_APACHE` names, has it from `since` on. Says what is left out.
+    #[must_use]
+    pub fn has(&self, since: &str, what: &str) -> bool {
+        let Ok(version) = std::env::var("MQ_APACHE") else { return true };
+        let has = self.broker.is_some() || numbers(&version) >= numbers(since);
+        if !has {
+            println!("SKIPPED: Apache RocketMQ {version} has no {what}");
+        }
+        has
+    }
+
     /// Lets time pass, by the hand where there is one.
     pub async fn pass(&self, time: Duration) {
         let Some(hand) = &self.hand else { return tokio::time::sleep(time).await };
@@ -153,6 +166,10 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').filter_map(|number| number.parse().ok()).collect()
 }
 
 /// A machine that runs many tests at once may take its time.
