@@ -9,6 +9,7 @@
 //! - A frame that cannot be decoded costs its connection and nothing else. Nothing is allocated for
 //!   bytes that have not arrived.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tracing::{debug, warn};
 
 use crate::connection::FrameReader;
 use crate::embedded::{Call, LocalPeer};
+use crate::error::Error;
 use crate::protocol::command::{Command, Limits};
 
 /// What a server serves.
@@ -49,15 +51,35 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// The address at which the peer reached this server.
     pub local: SocketAddr,
-    outbound: mpsc::Sender<Command>,
+    outbound: mpsc::Sender<Call>,
 }
 
 impl Peer {
     /// Sends a one-way request to the peer. A peer that does not read loses it: it is a hint, never
     /// a promise.
     pub fn notify(&self, command: Command) {
-        if self.outbound.try_send(command.oneway()).is_err() {
+        if self.outbound.try_send(Call { command: command.oneway(), reply: None }).is_err() {
             debug!(peer = %self.remote, "a notice was dropped: the peer is gone or does not read");
+        }
+    }
+
+    /// Asks the peer and waits for its answer, whatever its code. Some clients never answer
+    /// (protocol section 9.47).
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]; [`Error::Closed`] when the peer is gone, does not read, or has not
+    /// answered very many calls before.
+    pub async fn call(&self, command: Command, timeout: Duration) -> Result<Command, Error> {
+        let what = command.request_code();
+        let (reply, answer) = oneshot::channel();
+        let gone = || Error::Closed(format!("the connection from {}", self.remote));
+        self.outbound.try_send(Call { command, reply: Some(reply) }).map_err(|_| gone())?;
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(answer) => answer.map_err(|_| gone()),
+            Err(_) => Err(Error::Timeout {
+                what: format!("{what:?} to the client at {}", self.remote),
+                after_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            }),
         }
     }
 }
@@ -118,7 +140,7 @@ const FRAME_TICKS: u32 = 3;
 const DRAIN: Duration = Duration::from_secs(3);
 /// Rest after a failed accept: descriptors may be used up, and spinning frees none.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Requests of this side that may wait for a peer that does not read.
+/// Requests of this side that may wait for a peer that does not read, or does not answer.
 const OUTBOUND_MAX: usize = 1_024;
 
 static NEXT_PEER: AtomicU64 = AtomicU64::new(1);
@@ -220,11 +242,7 @@ struct Guest<S: Service> {
 }
 
 impl<S: Service> Guest<S> {
-    fn new(
-        service: Arc<S>,
-        remote: SocketAddr,
-        local: SocketAddr,
-    ) -> (Self, mpsc::Receiver<Command>) {
+    fn new(service: Arc<S>, remote: SocketAddr, local: SocketAddr) -> (Self, mpsc::Receiver<Call>) {
         let (outbound, requests) = mpsc::channel(OUTBOUND_MAX);
         let id = NEXT_PEER.fetch_add(1, Ordering::Relaxed);
         (Self { service, peer: Arc::new(Peer { id, remote, local, outbound }) }, requests)
@@ -256,6 +274,7 @@ async fn serve_socket<S: Service>(
     let (reader, writer) = stream.into_split();
     let mut reader = FrameReader::new(reader, limits);
     let mut answers = Answers { socket: writer, buffer: BytesMut::new() };
+    let mut asked = Asked::default();
     let mut waiting = Waiting::new();
     let mut replies = Replies::default();
     let mut burst = Vec::new();
@@ -271,13 +290,12 @@ async fn serve_socket<S: Service>(
                     return Ok(());
                 }
                 silence = Silence::default();
-                // An answer to a notice has nobody waiting for it.
-                burst.retain(|command| !command.is_response());
+                asked.take_answers(&mut burst);
                 guest.burst(&mut burst, &mut replies);
                 answers.add(replies.now.drain(..));
                 waiting.extend(replies.later.drain(..));
             }
-            Some(request) = requests.recv() => answers.add([request]),
+            Some(call) = requests.recv() => answers.add(asked.admit(call)),
             _ = tick.tick() => silence.tick(reader.buffered(), !waiting.is_empty())?,
             _ = stop.changed() => break,
         }
@@ -291,6 +309,40 @@ async fn serve_socket<S: Service>(
     }
     answers.write().await?;
     answers.socket.shutdown().await
+}
+
+/// Requests of this side that the peer has not answered yet, by their opaque numbers.
+#[derive(Default)]
+struct Asked {
+    last: i32,
+    callers: HashMap<i32, oneshot::Sender<Command>>,
+}
+
+impl Asked {
+    /// Numbers a call that wants an answer; returns what is to be written. A caller beyond the
+    /// limit hears at once that there will be none.
+    fn admit(&mut self, Call { mut command, reply }: Call) -> Option<Command> {
+        let Some(reply) = reply else { return Some(command) };
+        if self.callers.len() >= OUTBOUND_MAX {
+            self.callers.retain(|_, caller| !caller.is_closed());
+        }
+        if self.callers.len() >= OUTBOUND_MAX {
+            return None;
+        }
+        self.last = self.last.wrapping_add(1);
+        command.opaque = self.last;
+        self.callers.insert(self.last, reply);
+        Some(command)
+    }
+
+    /// Takes the peer's answers out of a burst. Those that nobody waits for are dropped.
+    fn take_answers(&mut self, burst: &mut Vec<Command>) {
+        for answer in burst.extract_if(.., |command| command.is_response()) {
+            if let Some(caller) = self.callers.remove(&answer.opaque) {
+                let _gone = caller.send(answer);
+            }
+        }
+    }
 }
 
 /// What is to be written to a socket.
@@ -411,8 +463,8 @@ async fn serve_local<S: Service>(
                 callers.answer(replies.now.drain(..));
                 waiting.extend(replies.later.drain(..));
             }
-            Some(command) = requests.recv() => {
-                let _gone = link.outbound.try_send(Call { command, reply: None });
+            Some(call) = requests.recv() => {
+                let _gone = link.outbound.try_send(call);
             }
             _ = stop.changed() => break,
         }
