@@ -1,5 +1,5 @@
-//! A server asks its peers: an answer reaches the one who asked, silence ends in time, and an answer
-//! that nobody waits for is dropped.
+//! A server asks its peers: an answer reaches the one who asked, silence ends in time, and an
+//! answer that nobody waits for is dropped.
 #![expect(clippy::unwrap_used, reason = "a test ends where its world does")]
 
 use std::sync::Arc;
