@@ -25,13 +25,16 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::assignment::RequestModes;
 use crate::catalog::Catalog;
 use crate::clients::Clients;
 use crate::config::{BrokerConfig, FlushDiskType};
 use crate::delay::{self, Delay};
+use crate::flights::Flights;
 use crate::namesrv::NameServer;
 use crate::offsets::Offsets;
 use crate::registration;
+use crate::revive;
 use crate::store::disk::Disk;
 use crate::store::{FlushMode, Store, StoreError, StoreOptions};
 
@@ -60,6 +63,9 @@ pub struct Broker {
     pub(crate) clients: Clients,
     pub(crate) offsets: Offsets,
     pub(crate) delay: Delay,
+    /// What pop has handed out.
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) request_modes: RequestModes,
     /// Properties that every stored message carries.
     pub(crate) stamp: String,
     /// At 1 the broker stops: parked pulls are answered, loops end.
@@ -128,7 +134,9 @@ impl Broker {
         Ok(Self {
             catalog: Catalog::open(&disk, &folder, &config, clock.clone())?,
             offsets: Offsets::open(Arc::clone(&disk), folder.join("consumerOffset.json"))?,
-            delay: Delay::open(disk, folder.join("delayOffset.json"), &delays)?,
+            delay: Delay::open(Arc::clone(&disk), folder.join("delayOffset.json"), &delays)?,
+            flights: Arc::new(Flights::new(clock.now_ms())),
+            request_modes: RequestModes::open(disk, folder.join("messageRequestMode.json"))?,
             clients: Clients::new(clock.clone()),
             stopping: Watermark::new(0),
             registered: Watermark::new(0),
@@ -277,6 +285,7 @@ impl Broker {
         for level in self.delay.levels() {
             loops.spawn(delay::deliver(Arc::clone(self), level));
         }
+        loops.spawn(revive::run(Arc::clone(self)));
         if let Some(name_server) = self.name_server.clone() {
             loops.spawn(async move { name_server.expire_forever().await });
         }

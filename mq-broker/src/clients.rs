@@ -150,7 +150,7 @@ impl Clients {
     }
 
     /// Client ids of a group's members, each once, sorted.
-    fn client_ids(&self, group: &str) -> Vec<String> {
+    pub(crate) fn client_ids(&self, group: &str) -> Vec<String> {
         let groups = self.read();
         let members = groups.consumers.get(group).map(|group| &group.members);
         let ids: BTreeSet<&str> =

@@ -14,7 +14,7 @@ use tracing::debug;
 
 use crate::broker::Broker;
 use crate::refusal::Refusal;
-use crate::{catalog, clients, offsets, pull, query, retry, send};
+use crate::{ack, assignment, catalog, clients, offsets, pop, pull, query, retry, send};
 
 /// What a handler has to say.
 pub(crate) enum Answer {
@@ -73,6 +73,16 @@ fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled 
         RequestCode::CheckClientConfig => clients::check_config(request),
         RequestCode::ConsumerSendMsgBack => retry::handle(broker, request),
         RequestCode::UpdateAndCreateTopic => catalog::create_topic(broker, request),
+        RequestCode::PopMessage => pop::pop(broker, request),
+        RequestCode::PeekMessage => pop::peek(broker, request),
+        RequestCode::Notification => pop::notification(broker, request),
+        RequestCode::PollingInfo => pop::polling_info(broker, request),
+        RequestCode::AckMessage => ack::ack(broker, request),
+        RequestCode::BatchAckMessage => ack::batch_ack(broker, request),
+        RequestCode::ChangeMessageInvisibletime => ack::change_invisible_time(broker, request),
+        RequestCode::QueryAssignment => assignment::query(broker, peer, request),
+        RequestCode::SetMessageRequestMode => assignment::set_mode(broker, request),
+        RequestCode::GetAllMessageRequestMode => assignment::all_modes(broker, request),
         RequestCode::GetRouteinfoByTopic => {
             catalog::expect_group(broker, request);
             ask_name_server(broker, peer, request)

@@ -13,14 +13,19 @@ pub mod embedded;
 mod dispatch;
 mod refusal;
 
+mod ack;
+mod assignment;
 mod catalog;
 mod clients;
 mod delay;
 mod filter;
+mod flights;
 mod offsets;
+mod pop;
 mod pull;
 mod query;
 mod retry;
+mod revive;
 mod send;
 
 pub mod namesrv;

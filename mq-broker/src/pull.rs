@@ -22,6 +22,7 @@ use crate::dispatch::{Answer, Handled};
 use crate::filter::Filter;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
+use crate::store::commit_log::CommitLog;
 use crate::store::consume_queue::{ConsumeQueue, Entry};
 
 /// Bits of a pull's sysFlag.
@@ -193,24 +194,7 @@ impl Pull {
             (true, true) => ResponseCode::PullRetryImmediately,
             (true, false) => ResponseCode::PullNotFound,
         };
-        Ok(Found { code, next, body: self.records(&wanted, bytes)? })
-    }
-
-    /// The records of `entries`, one after the other. Neighbours in the log are read with one call.
-    fn records(&self, entries: &[Entry], bytes: usize) -> Result<Bytes, StoreError> {
-        let log = &self.broker.store.log;
-        let mut spans = spans(entries);
-        let Some(first) = spans.next() else { return Ok(Bytes::new()) };
-        let read = log.read(first.start, first.length())?;
-        if first.exact && first.entries.len() == entries.len() {
-            return Ok(read);
-        }
-        let mut body = BytesMut::with_capacity(bytes);
-        first.cut(&read, &mut body);
-        for span in spans {
-            span.cut(&log.read(span.start, span.length())?, &mut body);
-        }
-        Ok(body.freeze())
+        Ok(Found { code, next, body: records(&self.broker.store.log, &wanted)? })
     }
 
     fn answer(&self, request: &Command, found: Found) -> Command {
@@ -223,6 +207,23 @@ impl Pull {
             })
             .body(found.body)
     }
+}
+
+/// The records of `entries`, one after the other. Neighbours in the log are read with one call.
+pub(crate) fn records(log: &CommitLog, entries: &[Entry]) -> Result<Bytes, StoreError> {
+    let mut spans = spans(entries);
+    let Some(first) = spans.next() else { return Ok(Bytes::new()) };
+    let read = log.read(first.start, first.length())?;
+    if first.exact && first.entries.len() == entries.len() {
+        return Ok(read);
+    }
+    let bytes = entries.iter().map(|entry| usize::try_from(entry.size).unwrap_or(0)).sum();
+    let mut body = BytesMut::with_capacity(bytes);
+    first.cut(&read, &mut body);
+    for span in spans {
+        span.cut(&log.read(span.start, span.length())?, &mut body);
+    }
+    Ok(body.freeze())
 }
 
 /// Answers that need no read (protocol section 2.8, "store status").

@@ -102,6 +102,12 @@ pub fn dlq_topic(group: &str) -> String {
     [DLQ_PREFIX, group].concat()
 }
 
+/// The topic of what a group has popped from `topic` and not acknowledged in time.
+#[must_use]
+pub fn pop_retry_topic(group: &str, topic: &str) -> String {
+    format!("{RETRY_PREFIX}{group}_{topic}")
+}
+
 /// Is `topic` one of RocketMQ's own?
 #[must_use]
 pub fn is_system_topic(topic: &str) -> bool {

@@ -40,6 +40,7 @@ pub use consumer::{
     ConsumeFrom, Consumer, ConsumerOptions, DrainReport, Handler, Outcome, Subscription,
 };
 pub use producer::Producer;
+pub use rebalance::allocate;
 
 use consumer::Membership;
 use id::UniqueKeys;

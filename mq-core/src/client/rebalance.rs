@@ -10,11 +10,8 @@ use crate::names::MessageQueue;
 
 /// The queues that fall to `me` when all of a topic's `queues` are dealt out to all of the group's
 /// `members`.
-pub(super) fn allocate(
-    queues: &[MessageQueue],
-    members: &[String],
-    me: &str,
-) -> BTreeSet<MessageQueue> {
+#[must_use]
+pub fn allocate(queues: &[MessageQueue], members: &[String], me: &str) -> BTreeSet<MessageQueue> {
     let queues: BTreeSet<&MessageQueue> = queues.iter().collect();
     let mut members: Vec<&str> = members.iter().map(String::as_str).collect();
     // Java compares UTF-16 units, which is another order than UTF-8's beyond the basic plane.
