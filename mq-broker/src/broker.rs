@@ -68,6 +68,8 @@ pub struct Broker {
     pub(crate) request_modes: RequestModes,
     /// Properties that every stored message carries.
     pub(crate) stamp: String,
+    /// The log's end up to this many bytes is what RocketMQ would keep in memory.
+    pub(crate) memory_bytes: u64,
     /// At 1 the broker stops: parked pulls are answered, loops end.
     pub(crate) stopping: Watermark,
     /// The name server of the same process, when there is one.
@@ -138,6 +140,7 @@ impl Broker {
             flights: Arc::new(Flights::new(clock.now_ms())),
             request_modes: RequestModes::open(disk, folder.join("messageRequestMode.json"))?,
             clients: Clients::new(clock.clone()),
+            memory_bytes: memory_bytes(config.access_message_in_memory_max_ratio),
             stopping: Watermark::new(0),
             registered: Watermark::new(0),
             keys: UniqueKeys::new(&clock),
@@ -410,6 +413,13 @@ fn store_options(config: &BrokerConfig) -> StoreOptions {
 /// A closed mark means that the store has failed: the step that follows says so.
 fn wait(mark: &Watermark, target: u64) {
     let _closed = mark.wait_reached(target, LOOK_AGAIN);
+}
+
+/// `percent` of the machine's memory.
+fn memory_bytes(percent: u64) -> u64 {
+    let info = rustix::system::sysinfo();
+    let total = u64::from(info.mem_unit).saturating_mul(info.totalram.into());
+    total / 100 * percent
 }
 
 fn wait_stop(stopping: &Watermark, pause: Duration) {

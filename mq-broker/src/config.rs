@@ -100,6 +100,11 @@ settings! {
         region_id: String = "regionId", "DefaultRegion".to_owned(), name();
         /// Whether the answer to a send asks the client to trace.
         trace_on: bool = "traceOn", true, switch();
+        /// A group without an offset starts at the first message of a queue as long as that lies
+        /// within this share of the machine's memory from the log's end, in percent; else where
+        /// its members say.
+        access_message_in_memory_max_ratio: u64 = "accessMessageInMemoryMaxRatio", 40,
+            number(0..=100);
         /// Largest body of a message (of a batch: of all its messages), in bytes.
         max_message_size: u64 = "maxMessageSize", 4 * 1024 * 1024,
             number(1024..=MAX_FRAME_BYTES - FRAME_OVERHEAD_BYTES);

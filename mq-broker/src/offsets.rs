@@ -14,6 +14,7 @@ use crate::broker::Broker;
 use crate::dispatch::{Answer, Handled};
 use crate::refusal::Refusal;
 use crate::store::StoreError;
+use crate::store::consume_queue::ConsumeQueue;
 use crate::store::disk::Disk;
 use crate::store::table_file::TableFile;
 use mq_core::protocol::body::ConsumerOffsets;
@@ -101,8 +102,8 @@ impl Offsets {
     }
 }
 
-/// 14: where a group stands on a queue. "Not found" follows protocol 2.9: a queue whose first
-/// message is still there starts at 0, otherwise the client decides by its own rule.
+/// 14: where a group stands on a queue. "Not found" follows protocol 2.9: a young queue starts at 0,
+/// otherwise the client decides by its own rule.
 pub(crate) fn query(broker: &Arc<Broker>, request: &Command) -> Handled {
     let header: QueryConsumerOffsetRequest<'_> = request.decode_header()?;
     let committed = broker.offsets.committed(header.consumer_group, header.topic, header.queue_id);
@@ -120,12 +121,20 @@ fn first_offset(broker: &Broker, header: &QueryConsumerOffsetRequest<'_>) -> Opt
     if header.set_zero_if_not_found == Some(false) {
         return None;
     }
-    let young = broker
-        .store
-        .queues
-        .queue(header.topic, header.queue_id)
-        .is_none_or(|queue| queue.min_offset() <= 0);
-    young.then_some(0)
+    let queue = broker.store.queues.queue(header.topic, header.queue_id);
+    queue.is_none_or(|queue| is_young(broker, &queue)).then_some(0)
+}
+
+/// A queue is young while its first message is near the log's end: as far as memory reaches that
+/// RocketMQ would keep of the log.
+pub(crate) fn is_young(broker: &Broker, queue: &ConsumeQueue) -> bool {
+    if queue.min_offset() > 0 {
+        return false;
+    }
+    let first = queue.read(0, 1).ok().and_then(|entries| entries.first().copied());
+    let Some(first) = first else { return true };
+    let at = u64::try_from(first.physical_offset).unwrap_or(0);
+    broker.store.log.readable().saturating_sub(at) < broker.memory_bytes
 }
 
 /// 15: a group tells where it stands.

@@ -29,10 +29,10 @@ use crate::catalog::{perm, topic_unknown};
 use crate::dispatch::{Answer, Handled};
 use crate::filter::Filter;
 use crate::flights::{Due, Lane, Waiting, Window, lock};
-use crate::pull;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::consume_queue::{ConsumeQueue, Entry};
+use crate::{offsets, pull};
 
 /// Messages in one answer (protocol section 2.13).
 const MESSAGES_MAX: i32 = 32;
@@ -280,9 +280,10 @@ impl Ask {
         let (lane, queue) = (&source.lane, &source.queue);
         let (min, max) = (queue.min_offset(), queue.max_offset());
         let committed = self.broker.offsets.committed(&lane.group, &lane.topic, lane.queue_id);
-        // As for pulls: a queue that still has its first message is read from there.
-        let at_end = self.from_end && source.origin.is_none() && min > 0;
-        window.follow(committed, || if at_end { max } else { min });
+        // As for pulls: a young queue is read from its start.
+        let at_end =
+            || self.from_end && source.origin.is_none() && !offsets::is_young(&self.broker, queue);
+        window.follow(committed, || if at_end() { max } else { min });
         window.next = window.next.clamp(min, max.max(min));
     }
 
