@@ -418,8 +418,7 @@ fn wait(mark: &Watermark, target: u64) {
 /// `percent` of the machine's memory.
 fn memory_bytes(percent: u64) -> u64 {
     let info = rustix::system::sysinfo();
-    let total = u64::from(info.mem_unit).saturating_mul(info.totalram.into());
-    total / 100 * percent
+    u64::from(info.mem_unit) * info.totalram / 100 * percent
 }
 
 fn wait_stop(stopping: &Watermark, pause: Duration) {

@@ -102,8 +102,8 @@ impl Offsets {
     }
 }
 
-/// 14: where a group stands on a queue. "Not found" follows protocol 2.9: a young queue starts at 0,
-/// otherwise the client decides by its own rule.
+/// 14: where a group stands on a queue. "Not found" follows protocol 2.9: a young queue starts at
+/// 0, otherwise the client decides by its own rule.
 pub(crate) fn query(broker: &Arc<Broker>, request: &Command) -> Handled {
     let header: QueryConsumerOffsetRequest<'_> = request.decode_header()?;
     let committed = broker.offsets.committed(header.consumer_group, header.topic, header.queue_id);
