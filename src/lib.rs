@@ -75,6 +75,12 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Middleware
+//!
+//! Any [tower](https://docs.rs/tower) layer around a service of [`Call`] to [`Outcome`] stands
+//! around every call of a
+//! listener: `App::new().layer(TimeoutLayer::new(..))`. See [`App::layer`].
+//!
 //! # Configuration
 //!
 //! `application.toml` in the working directory (under `cargo run`, else in the package's), then
@@ -135,8 +141,8 @@
 
 pub use bytes::Bytes;
 pub use mq_core::app::{
-    App, Attempt, Bean, BornAt, Cfg, Component, ConfigSection, Draft, FromDelivery, Inject,
-    IntoOutcome, Json, Key, Message, Mq, MsgId, Running, Tag, Text,
+    App, Attempt, Bean, BornAt, Call, Cfg, Component, ConfigSection, Draft, FromDelivery, Inject,
+    IntoOutcome, Json, Key, ListenerInfo, Message, Mq, MsgId, Running, Tag, Text,
 };
 pub use mq_core::client::Outcome;
 pub use mq_core::clock::Clock;

@@ -173,6 +173,13 @@ impl Broker {
         self.keys.next()
     }
 
+    /// What is due and not done, for those who wait for it: a test that moves the clock.
+    pub(crate) fn behind(&self) -> u64 {
+        let unread = self.store.log.appended.get().saturating_sub(self.store.indexed.get());
+        let late = self.flights.is_late(self.clock.now_ms());
+        unread + self.delay.due(self) + u64::from(late)
+    }
+
     /// A background loop cannot go on. The store refuses writes by itself from then on; reads go
     /// on.
     pub(crate) fn fail(&self, name: &str, error: &StoreError) {

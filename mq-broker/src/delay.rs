@@ -77,6 +77,18 @@ impl Delay {
         self.file.save(progress)
     }
 
+    /// Messages that are due and not delivered; at most one a level is counted.
+    pub(crate) fn due(&self, broker: &Broker) -> u64 {
+        let now = broker.clock.now_ms();
+        let is_due = |(level, state): &(i32, &Level)| {
+            let next = state.next.load(Ordering::Acquire);
+            let queue = broker.store.queues.queue(names::SCHEDULE_TOPIC, level - 1);
+            let entries = queue.and_then(|q| q.read(next.max(q.min_offset()), 1).ok());
+            entries.is_some_and(|entries| entries.first().is_some_and(|e| e.tags_code <= now))
+        };
+        (1..).zip(&self.levels).filter(is_due).map(|_| 1).sum()
+    }
+
     fn of(&self, level: i32) -> Option<&Level> {
         self.levels.get(usize::try_from(level).ok()?.checked_sub(1)?)
     }

@@ -101,6 +101,10 @@ impl EmbeddedBroker for Embedded {
         self.address
     }
 
+    fn behind(&self) -> u64 {
+        self.state().as_ref().map_or(0, |(_, running)| running.broker().behind())
+    }
+
     async fn stop(&self) -> Result<(), Error> {
         let Some((runtime, running)) = self.state().take() else { return Ok(()) };
         let stopped = runtime.spawn(running.stop()).await;

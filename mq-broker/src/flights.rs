@@ -49,6 +49,8 @@ pub(crate) struct Flights {
 struct Departures {
     by_time: BTreeMap<(i64, u64), Due>,
     last: u64,
+    /// One was taken out and is not through.
+    ending: bool,
 }
 
 /// Messages of one pop, and when they come back.
@@ -175,16 +177,25 @@ impl Flights {
         }
     }
 
+    /// Has a flight ended whose message is not back yet?
+    pub(crate) fn is_late(&self, now_ms: i64) -> bool {
+        let departures = self.due();
+        let first = departures.by_time.first_key_value();
+        departures.ending || first.is_some_and(|((at_ms, _), _)| *at_ms <= now_ms)
+    }
+
     /// When the first flight ends.
     pub(crate) fn first_end_ms(&self) -> Option<i64> {
         self.due().by_time.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// A pop whose flights have ended.
+    /// A pop whose flights have ended. Asking for the next says that this one is through.
     pub(crate) fn next_ended(&self, now_ms: i64) -> Option<Due> {
         let mut departures = self.due();
-        let first = departures.by_time.first_entry()?;
-        (first.key().0 <= now_ms).then(|| first.remove())
+        let first = departures.by_time.first_entry();
+        let ended = first.filter(|first| first.key().0 <= now_ms).map(|first| first.remove());
+        departures.ending = ended.is_some();
+        ended
     }
 
     /// Ends a flight by its receipt. A receipt of before the start is remembered, so that the

@@ -70,6 +70,17 @@ impl ManualClock {
         self.0.advance(self.0.get().saturating_add(by));
     }
 
+    /// Moves the clock forward to `at_ms`; one that is there already stays.
+    pub fn advance_to(&self, at_ms: i64) {
+        self.0.advance(u64::try_from(at_ms).unwrap_or(0));
+    }
+
+    /// When the next sleeper is due.
+    #[must_use]
+    pub fn next_due_ms(&self) -> Option<i64> {
+        self.0.next_target().map(|target| i64::try_from(target).unwrap_or(i64::MAX))
+    }
+
     /// Milliseconds since the epoch.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
@@ -103,10 +114,12 @@ mod tests {
         let sleeper = clock.sleep(Duration::from_secs(10));
         let mut sleeper = Box::pin(sleeper);
         assert!(futures_util::poll!(&mut sleeper).is_pending());
+        assert_eq!(hand.next_due_ms(), Some(11_000));
         hand.advance(Duration::from_millis(9_999));
         assert!(futures_util::poll!(&mut sleeper).is_pending());
-        hand.advance(Duration::from_millis(1));
+        hand.advance_to(11_000);
         sleeper.await;
+        assert_eq!(hand.next_due_ms(), None);
         assert_eq!(clock.now_ms(), 11_000);
     }
 }

@@ -77,6 +77,9 @@ pub trait EmbeddedBroker: Send + Sync + fmt::Debug {
     fn connect(&self) -> LocalLink;
     /// Where it listens, when it does.
     fn address(&self) -> Option<SocketAddr>;
+    /// How much is due by its clock and not done yet: bytes to be indexed, delayed messages to be
+    /// delivered. At 0 nothing will happen before a request comes or time goes on.
+    fn behind(&self) -> u64;
     /// Stops it in order: answers what waits, syncs, closes the store.
     ///
     /// # Errors

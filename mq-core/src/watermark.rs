@@ -92,6 +92,12 @@ impl Watermark {
         self.0.lock().closed.clone()
     }
 
+    /// The lowest value that a task waits for.
+    #[must_use]
+    pub fn next_target(&self) -> Option<u64> {
+        self.0.lock().wakers.first_key_value().map(|((target, _), _)| *target)
+    }
+
     /// Resolves to the current value once it is at least `target`. Dropping the future deregisters
     /// it.
     pub fn reached(&self, target: u64) -> Reached {

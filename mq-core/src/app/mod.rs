@@ -10,6 +10,7 @@
 //! - `component.rs`: components and their order
 //! - `listener.rs`: listeners and the checks among them
 //! - `handler.rs`, `payload.rs`: from a delivery to the user's function and back
+//! - `middleware.rs`: layers around every call
 //! - `mq.rs`: sending
 
 mod component;
@@ -17,6 +18,7 @@ mod config;
 mod entry;
 mod handler;
 mod listener;
+mod middleware;
 mod mq;
 mod payload;
 mod registry;
@@ -30,8 +32,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use tower::{BoxError, Layer, Service};
 
-use crate::client::{Client, ClientOptions, Consumer, Transport};
+use crate::client::{Client, ClientOptions, Consumer, Outcome, Transport};
 use crate::clock::Clock;
 use crate::embedded::{EmbeddedBroker, EmbeddedOptions, StartEmbedded};
 use crate::error::Error;
@@ -46,6 +49,7 @@ pub use self::handler::{
     FromDelivery, Handling, IntoOutcome, Part, Undecodable, agrees, bodies, names_topic,
 };
 pub use self::listener::{ListenerDef, Table};
+pub use self::middleware::{Call, Inner, ListenerInfo};
 pub use self::mq::{Draft, Mq};
 pub use self::payload::{Attempt, BornAt, Json, Key, Message, MsgId, Tag, Text};
 pub use self::registry::{BrokerDef, COMMON_MQ_V1_DEFINITIONS, CrateDef, Definition, Place};
@@ -69,6 +73,8 @@ pub struct App {
     provided: HashMap<TypeId, Instance>,
     sets: Vec<(String, String)>,
     scanned: &'static [&'static CrateDef],
+    clock: Clock,
+    layers: middleware::Layers,
     /// What was wrong before the start, such as an argument.
     mistakes: Vec<String>,
 }
@@ -94,8 +100,17 @@ impl App {
             provided: HashMap::new(),
             sets: Vec::new(),
             scanned: &[],
+            clock: Clock::System,
+            layers: middleware::Layers::default(),
             mistakes: Vec::new(),
         }
+    }
+
+    /// The clock of delays, retries, heartbeats and everything else that is not a time-out of the
+    /// network; one that is moved by hand lets a test pass an hour at once.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// Adds a listener: `app.listener(def!(orders::on_paid))`.
@@ -123,6 +138,27 @@ impl App {
     /// Overrides a configuration key, as `--set key=value` does on the command line.
     pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.sets.push((key.into(), value.into()));
+        self
+    }
+
+    /// Puts a tower layer around every call of a listener: a time-out, a limit, a circuit breaker,
+    /// or one of your own. The layer given first is the outermost. What a layer fails with counts
+    /// as a failed attempt: the message comes again.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use mq_core::app::App;
+    /// # use tower::timeout::TimeoutLayer;
+    /// let app = App::new().layer(TimeoutLayer::new(Duration::from_secs(5)));
+    /// ```
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: Layer<Inner> + Send + Sync + 'static,
+        L::Service: Service<Call, Response = Outcome> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Call>>::Error: Into<BoxError>,
+        <L::Service as Service<Call>>::Future: Send,
+    {
+        self.layers.push(layer);
         self
     }
 
@@ -172,7 +208,7 @@ impl App {
         let up = async {
             built?;
             running.construct(&plan.components).await?;
-            running.listen(plan.listeners).await
+            running.listen(plan.listeners, &plan.layers).await
         };
         match up.await {
             Ok(()) => Ok(running),
@@ -211,7 +247,8 @@ impl App {
         component::check_sections(&components, &config, &mut findings);
         match findings.is_empty() {
             true => {
-                Ok(Plan { config, settings, start, components, listeners, provided: self.provided })
+                let Self { clock, layers, provided, .. } = self;
+                Ok(Plan { config, settings, start, components, listeners, provided, clock, layers })
             }
             false => Err(refused(&findings)),
         }
@@ -299,6 +336,8 @@ struct Plan {
     components: Vec<&'static ComponentDef>,
     listeners: Vec<Listener>,
     provided: HashMap<TypeId, Instance>,
+    clock: Clock,
+    layers: middleware::Layers,
 }
 
 impl Plan {
@@ -308,7 +347,7 @@ impl Plan {
             store: self.settings.store.clone(),
             listen: self.settings.listen,
             settings: self.settings.broker.clone(),
-            clock: Clock::System,
+            clock: self.clock.clone(),
         };
         start(options).await.map(Some)
     }
@@ -318,8 +357,9 @@ impl Plan {
             Some(broker) => Transport::InProcess(Arc::clone(broker)),
             None => Transport::Tcp,
         };
-        let name_servers = self.settings.name_servers.clone();
-        Client::connect(ClientOptions { name_servers, transport, ..ClientOptions::default() }).await
+        let (name_servers, clock) = (self.settings.name_servers.clone(), self.clock.clone());
+        let options = ClientOptions { name_servers, transport, clock, ..Default::default() };
+        Client::connect(options).await
     }
 }
 
@@ -399,13 +439,16 @@ impl Running {
     }
 
     /// Starts one consumer for each listener.
-    async fn listen(&mut self, listeners: Vec<Listener>) -> Result<(), Error> {
+    async fn listen(
+        &mut self,
+        listeners: Vec<Listener>,
+        layers: &middleware::Layers,
+    ) -> Result<(), Error> {
         for listener in listeners.into_iter().filter(|listener| listener.autostart) {
-            let options = listener.consumer();
-            let Listener { definition, id, .. } = listener;
-            let handler = Erased { listener: definition, scope: Arc::clone(&self.scope) };
-            let consumer = self.client.start_consumer(options, Arc::new(handler)).await?;
-            self.consumers.push((id, consumer));
+            let scope = Arc::clone(&self.scope);
+            let handler = layers.around(&listener, Erased { listener: listener.definition, scope });
+            let consumer = self.client.start_consumer(listener.consumer(), handler).await?;
+            self.consumers.push((listener.id, consumer));
         }
         Ok(())
     }
