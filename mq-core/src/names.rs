@@ -19,6 +19,8 @@ pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 pub const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 /// Marks of ended transactions.
 pub const OP_HALF_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
+/// The group under which a broker keeps how far it has decided half messages.
+pub const TRANSACTION_GROUP: &str = "CID_RMQ_SYS_TRANS";
 /// Half messages whose checks were used up.
 pub const CHECK_MAX_TOPIC: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
 /// Apache's self test.

@@ -66,12 +66,20 @@ pub struct Inbound {
     /// What it asks.
     pub command: Command,
     answer: Answer,
+    from: Origin,
+}
+
+/// The connection that a request came by.
+#[derive(Clone, Debug)]
+enum Origin {
+    Wire(Weak<Wire>),
+    Local(mpsc::WeakSender<Call>),
 }
 
 #[derive(Debug)]
 enum Answer {
     Unwanted,
-    Wire(Weak<Wire>),
+    Wire,
     Local(oneshot::Sender<Command>),
 }
 
@@ -80,14 +88,33 @@ impl Inbound {
     pub async fn answer(self, response: Command) {
         match self.answer {
             Answer::Unwanted => {}
-            Answer::Wire(wire) => {
-                if let Some(wire) = wire.upgrade() {
-                    // The peer being gone is all that can go wrong, and then nobody waits.
-                    let _gone = wire.enqueue(&response).await;
-                }
+            // The peer being gone is all that can go wrong, and then nobody waits.
+            Answer::Wire => {
+                let _gone = self.from.send(response).await;
             }
             Answer::Local(reply) => {
                 let _gone = reply.send(response);
+            }
+        }
+    }
+
+    /// Sends a one-way request to the peer that asked.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when it is gone.
+    pub async fn tell(&self, command: Command) -> Result<(), Error> {
+        self.from.send(command.oneway()).await
+    }
+}
+
+impl Origin {
+    async fn send(&self, command: Command) -> Result<(), Error> {
+        let gone = || Error::Closed("the connection that a request came by".to_owned());
+        match self {
+            Self::Wire(wire) => wire.upgrade().ok_or_else(gone)?.enqueue(&command).await,
+            Self::Local(calls) => {
+                let calls = calls.upgrade().ok_or_else(gone)?;
+                calls.send(Call { command, reply: None }).await.map_err(|_| gone())
             }
         }
     }
@@ -145,7 +172,8 @@ impl Remote {
     /// The client's end of an embedded broker.
     pub fn local(link: LocalLink, inbound: mpsc::Sender<Inbound>) -> Self {
         let mut tasks = JoinSet::new();
-        tasks.spawn(forward_local(link.inbound, inbound));
+        let from = Origin::Local(link.calls.downgrade());
+        tasks.spawn(forward_local(link.inbound, inbound, from));
         Self(Arc::new(Ends::Local { link: RwLock::new(Some(link.calls)), _tasks: tasks }))
     }
 
@@ -458,9 +486,10 @@ impl Wire {
         for command in requests {
             let answer = match command.is_oneway() {
                 true => Answer::Unwanted,
-                false => Answer::Wire(Arc::downgrade(self)),
+                false => Answer::Wire,
             };
-            hand_over(Inbound { command, answer }, inbound);
+            let from = Origin::Wire(Arc::downgrade(self));
+            hand_over(Inbound { command, answer, from }, inbound);
         }
     }
 
@@ -668,10 +697,14 @@ async fn call_local(
     answer.await.map_err(|_| local_closed())
 }
 
-async fn forward_local(mut requests: mpsc::Receiver<Call>, inbound: mpsc::Sender<Inbound>) {
+async fn forward_local(
+    mut requests: mpsc::Receiver<Call>,
+    inbound: mpsc::Sender<Inbound>,
+    from: Origin,
+) {
     while let Some(Call { command, reply }) = requests.recv().await {
         let answer = reply.map_or(Answer::Unwanted, Answer::Local);
-        hand_over(Inbound { command, answer }, &inbound);
+        hand_over(Inbound { command, answer, from: from.clone() }, &inbound);
     }
 }
 

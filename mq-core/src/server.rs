@@ -56,11 +56,13 @@ pub struct Peer {
 
 impl Peer {
     /// Sends a one-way request to the peer. A peer that does not read loses it: it is a hint, never
-    /// a promise.
-    pub fn notify(&self, command: Command) {
-        if self.outbound.try_send(Call { command: command.oneway(), reply: None }).is_err() {
+    /// a promise. False: the peer is gone or does not read.
+    pub fn notify(&self, command: Command) -> bool {
+        let taken = self.outbound.try_send(Call { command: command.oneway(), reply: None }).is_ok();
+        if !taken {
             debug!(peer = %self.remote, "a notice was dropped: the peer is gone or does not read");
         }
+        taken
     }
 
     /// Asks the peer and waits for its answer, whatever its code. Some clients never answer

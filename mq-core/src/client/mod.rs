@@ -33,6 +33,7 @@ mod producer;
 mod rebalance;
 mod route;
 mod topics;
+mod transaction;
 mod window;
 mod worker;
 
@@ -41,6 +42,9 @@ pub use consumer::{
 };
 pub use producer::Producer;
 pub use rebalance::allocate;
+pub use transaction::{
+    Transaction, TransactionChecker, TransactionProducer, TransactionReceipt, TransactionState,
+};
 
 use consumer::Membership;
 use id::UniqueKeys;
@@ -132,6 +136,23 @@ struct Shared {
 struct Groups {
     producers: BTreeSet<String>,
     consumers: BTreeMap<String, Arc<Membership>>,
+    /// Where questions about transactions of a producer group go.
+    checkers: BTreeMap<String, mpsc::Sender<Inbound>>,
+}
+
+impl Groups {
+    /// False: the group has one.
+    fn add_checker(&mut self, group: &str, checker: mpsc::Sender<Inbound>) -> bool {
+        if self.checkers.contains_key(group) {
+            return false;
+        }
+        self.checkers.insert(group.to_owned(), checker);
+        true
+    }
+
+    fn checker(&self, group: &str) -> Option<mpsc::Sender<Inbound>> {
+        self.checkers.get(group).cloned()
+    }
 }
 
 impl Client {
@@ -230,6 +251,11 @@ impl Client {
         tasks.shutdown().await;
         let closing = self.0.links.all().into_iter().filter_map(|link| link.current());
         join_all(closing.map(|remote| async move { remote.close(CLOSE_TIMEOUT).await })).await;
+    }
+
+    /// A task that ends with the client.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
     }
 
     fn groups(&self) -> MutexGuard<'_, Groups> {
@@ -412,6 +438,7 @@ impl Client {
         match request.command.request_code() {
             RequestCode::NotifyConsumerIdsChanged => self.members_changed(&request.command),
             RequestCode::ResetConsumerClientOffset => consumer::reset(self, &request.command),
+            RequestCode::CheckTransactionState => transaction::asked(self, request),
             code => {
                 let remark = format!("{code:?} is not supported by this client");
                 let refusal =

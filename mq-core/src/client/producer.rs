@@ -37,8 +37,8 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Sends for one producer group. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Producer {
-    client: Client,
-    group: Arc<str>,
+    pub(super) client: Client,
+    pub(super) group: Arc<str>,
 }
 
 /// A message that was checked and named.
@@ -146,6 +146,20 @@ impl Producer {
         self.client.queues(topic).await
     }
 
+    /// Stores a message that consumers do not see until its transaction is committed.
+    pub(super) async fn send_half(&self, mut message: Outgoing) -> Result<SendReceipt, Error> {
+        if message.properties.delay_level() > 0 {
+            let remark = "a message of a transaction cannot be delayed";
+            return Err(Error::Message(remark.to_owned()));
+        }
+        message.properties.set(key::TRAN_MSG, "true");
+        message.properties.set(key::PGROUP, &self.group);
+        let (mut ready, key) = self.ready(message)?;
+        ready.sys_flag |= sys_flag::TRANSACTION_PREPARED;
+        let (answer, queue) = self.deliver(&ready, To::Any, self.deadline()).await?;
+        receipt(&answer, queue, key)
+    }
+
     /// Sends a stored message to a retry topic as it was stored; `reconsumed` is how often it will
     /// have been handled, and the limit.
     pub(super) async fn send_again(
@@ -235,6 +249,11 @@ impl Producer {
                 // Nothing has left: try on until the time is over.
                 Error::Connect { .. } if Instant::now() + CONNECT_PAUSE < deadline => {
                     tokio::time::sleep(CONNECT_PAUSE).await;
+                }
+                // A half message that may be stored already would be stored twice, and committed
+                // twice when its producer is asked.
+                Error::Closed(_) if ready.sys_flag & sys_flag::TRANSACTION_MASK != 0 => {
+                    return Err(error);
                 }
                 _ if retries > 0 && worth_another_try(&error) && Instant::now() < deadline => {
                     retries -= 1;
