@@ -37,6 +37,8 @@ use crate::registration;
 use crate::revive;
 use crate::store::disk::Disk;
 use crate::store::{FlushMode, Store, StoreError, StoreOptions};
+use crate::transaction::{self, Transactions};
+use crate::transaction_check;
 
 /// How often silent members are looked for.
 const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
@@ -66,6 +68,7 @@ pub struct Broker {
     /// What pop has handed out.
     pub(crate) flights: Arc<Flights>,
     pub(crate) request_modes: RequestModes,
+    pub(crate) transactions: Transactions,
     /// Properties that every stored message carries.
     pub(crate) stamp: String,
     /// The log's end up to this many bytes is what RocketMQ would keep in memory.
@@ -133,12 +136,15 @@ impl Broker {
         let delays = config.message_delay_level.levels_ms.clone();
         let mut stamp = String::new();
         push_pair(&mut stamp, key::CLUSTER, &config.broker_cluster_name);
+        let offsets = Offsets::open(Arc::clone(&disk), folder.join("consumerOffset.json"))?;
+        let decided = transaction::kept(&offsets);
         Ok(Self {
             catalog: Catalog::open(&disk, &folder, &config, clock.clone())?,
-            offsets: Offsets::open(Arc::clone(&disk), folder.join("consumerOffset.json"))?,
             delay: Delay::open(Arc::clone(&disk), folder.join("delayOffset.json"), &delays)?,
             flights: Arc::new(Flights::new(clock.now_ms())),
             request_modes: RequestModes::open(disk, folder.join("messageRequestMode.json"))?,
+            transactions: Transactions::open(&store, clock.clone(), decided)?,
+            offsets,
             clients: Clients::new(clock.clone()),
             memory_bytes: memory_bytes(config.access_message_in_memory_max_ratio),
             stopping: Watermark::new(0),
@@ -273,7 +279,7 @@ impl Broker {
             let now = self.clock.now_ms();
             if now >= offsets_at {
                 offsets_at = now + offsets_ms;
-                tell("consumer offsets", self.offsets.persist());
+                tell("consumer offsets", self.persist_offsets());
             }
             if now >= delays_at {
                 delays_at = now + delays_ms;
@@ -281,6 +287,14 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    /// With the progress of transactions, once what it stands for is synced.
+    fn persist_offsets(&self) -> Result<(), StoreError> {
+        let progress = self.transactions.progress();
+        self.store.flush_step()?;
+        transaction::keep(&self.offsets, progress);
+        self.offsets.persist()
     }
 
     /// Progress is written only once the copies that it stands for are synced.
@@ -296,6 +310,7 @@ impl Broker {
             loops.spawn(delay::deliver(Arc::clone(self), level));
         }
         loops.spawn(revive::run(Arc::clone(self)));
+        loops.spawn(transaction_check::run(Arc::clone(self)));
         if let Some(name_server) = self.name_server.clone() {
             loops.spawn(async move { name_server.expire_forever().await });
         }
@@ -349,7 +364,7 @@ impl RunningBroker {
                 // A panic of a storage thread was reported by the panic hook already.
                 let _panicked = thread.join();
             }
-            broker.offsets.persist()?;
+            broker.persist_offsets()?;
             broker.persist_delays()?;
             broker.store.close()
         });

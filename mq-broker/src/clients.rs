@@ -84,6 +84,15 @@ impl Clients {
         Some(group.subscriptions.get(topic).cloned())
     }
 
+    /// The connections of a producer group, in a fixed order.
+    pub(crate) fn producers(&self, group: &str) -> Vec<Arc<Peer>> {
+        let groups = self.read();
+        let members = groups.producers.get(group).into_iter().flat_map(HashMap::values);
+        let mut peers: Vec<_> = members.map(|member| Arc::clone(&member.peer)).collect();
+        peers.sort_unstable_by_key(|peer| peer.id);
+        peers
+    }
+
     /// Drops every membership of a connection and tells the groups that lost one.
     pub(crate) fn forget(&self, peer: &Peer) {
         self.remove_members(|member| member.peer.id == peer.id);

@@ -135,6 +135,16 @@ settings! {
         max_index_num: u32 = "maxIndexNum", 20_000_000, number(2..=50_000_000);
         /// The delay levels, from level 1.
         message_delay_level: DelayLevels = "messageDelayLevel", DelayLevels::default(), levels();
+        /// Refuse messages of transactions.
+        reject_transaction_message: bool = "rejectTransactionMessage", false, switch();
+        /// Age of an undecided transaction from which its producer is asked about it, in ms. A
+        /// message may say another age for itself.
+        transaction_time_out_ms: u64 = "transactionTimeOut", 6_000, number(0..=86_400_000);
+        /// How often a producer is asked before its message goes to TRANS_CHECK_MAX_TIME_TOPIC.
+        transaction_check_max: u32 = "transactionCheckMax", 15, number(1..=1_000);
+        /// Time between two looks for undecided transactions, in ms.
+        transaction_check_interval_ms: u64 =
+            "transactionCheckInterval", 30_000, number(100..=3_600_000);
         /// Time between two snapshots of the groups' offsets, in ms.
         flush_consumer_offset_interval_ms: u64 =
             "flushConsumerOffsetInterval", 5_000, number(100..=600_000);

@@ -14,7 +14,9 @@ use tracing::debug;
 
 use crate::broker::Broker;
 use crate::refusal::Refusal;
-use crate::{ack, assignment, catalog, clients, offsets, pop, pull, query, retry, send};
+use crate::{
+    ack, assignment, catalog, clients, offsets, pop, pull, query, retry, send, transaction,
+};
 
 /// What a handler has to say.
 pub(crate) enum Answer {
@@ -71,6 +73,8 @@ fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled 
         RequestCode::UnregisterClient => clients::unregister(broker, peer, request),
         RequestCode::GetConsumerListByGroup => clients::consumer_list(broker, request),
         RequestCode::CheckClientConfig => clients::check_config(request),
+        RequestCode::EndTransaction => transaction::end(broker, request),
+        RequestCode::ResumeCheckHalfMessage => transaction::resume(broker, request),
         RequestCode::ConsumerSendMsgBack => retry::handle(broker, request),
         RequestCode::UpdateAndCreateTopic => catalog::create_topic(broker, request),
         RequestCode::PopMessage => pop::pop(broker, request),

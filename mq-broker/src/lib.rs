@@ -27,6 +27,8 @@ mod query;
 mod retry;
 mod revive;
 mod send;
+pub mod transaction;
+mod transaction_check;
 
 pub mod namesrv;
 mod registration;

@@ -70,7 +70,7 @@ pub(crate) fn handle(broker: &Arc<Broker>, request: &Command) -> Handled {
     answer_when_stored(broker, request, end)
 }
 
-fn read_original(broker: &Broker, offset: i64) -> Result<bytes::Bytes, Refusal> {
+pub(crate) fn read_original(broker: &Broker, offset: i64) -> Result<bytes::Bytes, Refusal> {
     let read = u64::try_from(offset).ok().map(|at| broker.store.log.read_record_at(at));
     match read {
         Some(Ok(record)) => Ok(record),
@@ -115,9 +115,9 @@ fn put(
     Ok(appended.last().map_or(0, |one| one.end()))
 }
 
-/// The original is acknowledged by the consumer once this is answered: the copy must be as safe as
-/// the original was.
-fn answer_when_stored(broker: &Arc<Broker>, request: &Command, end: u64) -> Handled {
+/// The original is acknowledged by the consumer once this is answered: what took its place must be
+/// as safe as the original was.
+pub(crate) fn answer_when_stored(broker: &Arc<Broker>, request: &Command, end: u64) -> Handled {
     let answer = Command::success(request);
     if broker.config.flush_disk_type == FlushDiskType::Async {
         return Ok(Answer::Now(answer));

@@ -29,6 +29,7 @@ use crate::dispatch::{Answer, reply};
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::commit_log::Appended;
+use crate::transaction;
 
 /// Messages in one batch.
 const BATCH_MAX: usize = 1_024;
@@ -105,7 +106,7 @@ impl<'a> Draft<'a> {
         if draft.topic.starts_with(names::RETRY_PREFIX) {
             draft.give_up_if_spent(broker)?;
         }
-        draft.read_properties(broker);
+        draft.read_properties(broker)?;
         // Here and not in the append: one illegal message must not take its burst with it.
         for record in draft.records(peer, peer.local) {
             let illegal = |error: RecordError| error.to_string();
@@ -136,10 +137,6 @@ impl<'a> Draft<'a> {
         let header = &self.header;
         if names::is_closed_to_senders(header.topic) {
             let remark = format!("the topic[{}] is closed to senders", header.topic);
-            return Err(Refusal::new(ResponseCode::NoPermission, remark));
-        }
-        if header.sys_flag & sys_flag::TRANSACTION_MASK != 0 {
-            let remark = "this broker does not take transactional messages";
             return Err(Refusal::new(ResponseCode::NoPermission, remark));
         }
         let topic = broker.catalog.topic_for_send(
@@ -177,24 +174,31 @@ impl<'a> Draft<'a> {
     }
 
     /// One pass over the properties: what they ask of the broker. A batch can only ask not to wait.
-    fn read_properties(&mut self, broker: &Broker) {
+    fn read_properties(&mut self, broker: &Broker) -> Result<(), Refusal> {
         let mut delay_level = 0;
+        let mut is_half = self.header.sys_flag & sys_flag::TRANSACTION_MASK != 0;
         for (name, value) in properties::pairs(self.header.properties.unwrap_or_default()) {
             match name {
                 key::UNIQ_KEY => self.unique_key = Some(value.to_owned()),
                 key::WAIT => self.waits = value != "false",
                 key::DELAY => delay_level = value.parse().unwrap_or(0),
+                key::TRAN_MSG => is_half |= value == "true",
                 _ => {}
             }
         }
         if let Messages::Batch(_) = self.messages {
-            return;
+            return self.check_batch();
         }
         if self.unique_key.is_none() {
             let made = broker.unique_key();
             self.messages.edit(|properties| properties.set(key::UNIQ_KEY, &made));
             self.unique_key = Some(made);
         }
+        // A retry that a client sends by itself still says that it came from a transaction.
+        if is_half && !(self.reconsume_times > 0 && delay_level > 0) {
+            return self.become_half(broker);
+        }
+        self.header.sys_flag &= !sys_flag::TRANSACTION_MASK;
         let spent = self.topic.starts_with(names::DLQ_PREFIX);
         if delay_level > 0 && !spent {
             let level = broker.delay.level(delay_level);
@@ -203,6 +207,30 @@ impl<'a> Draft<'a> {
             self.topic = Cow::Borrowed(names::SCHEDULE_TOPIC);
             self.queue_id = level - 1;
         }
+        Ok(())
+    }
+
+    fn check_batch(&self) -> Result<(), Refusal> {
+        if self.header.sys_flag & sys_flag::TRANSACTION_MASK == 0 {
+            return Ok(());
+        }
+        let remark = "a batch cannot be a part of a transaction: send its messages one by one";
+        Err(Refusal::new(ResponseCode::MessageIllegal, remark))
+    }
+
+    /// Puts the message among the half messages, until its transaction ends.
+    fn become_half(&mut self, broker: &Broker) -> Result<(), Refusal> {
+        if broker.config.reject_transaction_message {
+            let remark = "this broker does not take messages of transactions: \
+                rejectTransactionMessage is true";
+            return Err(Refusal::new(ResponseCode::NoPermission, remark));
+        }
+        let (topic, queue_id, group) = (&self.topic, self.queue_id, self.header.producer_group);
+        self.messages.edit(|properties| transaction::halve(properties, topic, queue_id, group));
+        self.header.sys_flag &= !sys_flag::TRANSACTION_MASK;
+        self.topic = Cow::Borrowed(names::HALF_TOPIC);
+        self.queue_id = transaction::QUEUE;
+        Ok(())
     }
 
     /// The records that this request stores.
