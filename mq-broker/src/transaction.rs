@@ -43,7 +43,7 @@ use crate::retry::{answer_when_stored, read_original};
 use crate::store::{Appended, Entry, Store, StoreError};
 
 /// Half messages and op messages are all in this queue of their topics.
-pub(crate) const QUEUE: i32 = 0;
+pub const QUEUE: i32 = 0;
 /// The tag of an op message that settles.
 const OP_TAG: &str = "d";
 /// Moved half messages that are known at once. Of one beyond it a late decision that names its
@@ -148,7 +148,7 @@ impl<'a> Half<'a> {
     }
 
     /// Its properties, to be stored once more after so many checks.
-    pub(crate) fn properties_after(&self, checks: u32) -> Properties {
+    pub fn properties_after(&self, checks: u32) -> Properties {
         let mut properties = Properties::from_wire(self.record.properties.to_owned());
         properties.set(key::TRAN_PREPARED_QUEUE_OFFSET, &self.origin.to_string());
         properties.set(key::TRANSACTION_CHECK_TIMES, &checks.to_string());
@@ -185,7 +185,7 @@ impl Transactions {
     }
 
     /// The first undecided half message at or behind `offset`; `offset` may be behind all.
-    pub(crate) fn next_open(&self, offset: i64) -> i64 {
+    pub fn next_open(&self, offset: i64) -> i64 {
         self.ledger().settled.next_open(offset)
     }
 
@@ -222,7 +222,7 @@ impl Transactions {
 
     /// Puts a copy in the place of an undecided half message: behind all others, or where those
     /// lie that were given up. Nothing is done when it has been settled meanwhile.
-    pub(crate) fn replace(
+    pub fn replace(
         &self,
         store: &Store,
         half: &Half<'_>,

@@ -118,7 +118,18 @@ impl MqDev {
     /// # Panics
     /// When it does not come up within half a minute.
     pub fn start(store: &Path) -> Self {
-        let mut program = Self::launch(store);
+        Self::serving(Self::launch(store))
+    }
+
+    /// Starts it at an address, with settings of its own, and waits until it serves.
+    ///
+    /// # Panics
+    /// When it does not come up within half a minute.
+    pub fn start_at(store: &Path, address: &str, settings: &[&str]) -> Self {
+        Self::serving(Self::launch_at(store, address, settings))
+    }
+
+    fn serving(mut program: Program) -> Self {
         let serving = |lines: &[String]| lines.iter().any(|line| line.contains("serving on "));
         program.wait_until("mq dev starts", Duration::from_secs(30), serving);
         let line = program.seen.iter().find_map(|line| line.split_once("serving on "));
@@ -128,10 +139,16 @@ impl MqDev {
 
     /// Starts it without waiting for anything.
     pub fn launch(store: &Path) -> Program {
-        let log = store.with_extension("log");
+        Self::launch_at(store, "127.0.0.1:0", &["flushDiskType=SYNC_FLUSH"])
+    }
+
+    fn launch_at(store: &Path, address: &str, settings: &[&str]) -> Program {
         let mut command = Command::new(mq_binary());
-        let settings = ["dev", "--listen", "127.0.0.1:0", "--set", "flushDiskType=SYNC_FLUSH"];
-        Program::start(command.args(settings).arg("--store").arg(store), log)
+        command.args(["dev", "--listen", address]).arg("--store").arg(store);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        Program::start(&mut command, store.with_extension("log"))
     }
 }
 
