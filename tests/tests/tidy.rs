@@ -21,7 +21,7 @@ impl Source {
 
     /// Whether the file is part of what is shipped, rather than a test, a tool or an example.
     fn is_product(&self) -> bool {
-        let crates = ["src/", "mq-core/src/", "mq-macros/src/", "mq-broker/src/"];
+        let crates = ["src/", "mq-filter/src/", "mq-core/src/", "mq-macros/src/", "mq-broker/src/"];
         self.is_rust() && crates.iter().any(|folder| self.path.starts_with(folder))
     }
 
