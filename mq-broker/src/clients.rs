@@ -62,7 +62,8 @@ struct ConsumerGroup {
 /// What a group wants of one topic.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pub(crate) filter: Filter,
+    /// Or why its expression is none.
+    pub(crate) filter: Result<Filter, String>,
     pub(crate) version: i64,
     expression: String,
 }
@@ -125,13 +126,18 @@ impl Clients {
         self.write().producers.entry(group.to_owned()).or_default().insert(peer.id, member);
     }
 
+    /// Returns a complaint about an expression that is none.
     fn register_consumer(
         &self,
         data: &ConsumerData,
         peer: &Arc<Peer>,
         client_id: &str,
-    ) -> Result<(), Refusal> {
-        let subscriptions = compile(&data.group_name, &data.subscription_data_set)?;
+    ) -> Option<String> {
+        let subscriptions = compile(&data.subscription_data_set);
+        let complaint = subscriptions.iter().find_map(|(topic, subscription)| {
+            let remark = subscription.filter.as_ref().err()?;
+            Some(format!("group {}, topic {topic}: {remark}", data.group_name))
+        });
         let member = self.member(peer, client_id);
         let mut groups = self.write();
         let group = groups.consumers.entry(data.group_name.clone()).or_default();
@@ -140,7 +146,7 @@ impl Clients {
         if joined || moved {
             group.notify(&data.group_name);
         }
-        Ok(())
+        complaint
     }
 
     fn unregister(&self, peer: &Peer, producer: Option<&str>, consumer: Option<&str>) {
@@ -221,34 +227,35 @@ impl ConsumerGroup {
     }
 }
 
-fn compile(
-    group: &str,
-    data: &[SubscriptionData],
-) -> Result<HashMap<String, Arc<Subscription>>, Refusal> {
-    let mut subscriptions = HashMap::with_capacity(data.len());
-    for one in data {
-        let filter = Filter::of(one).map_err(|remark| {
-            let remark = format!("group {group}, topic {}: {remark}", one.topic);
-            Refusal::new(ResponseCode::SubscriptionParseFailed, remark)
-        })?;
-        let subscription =
-            Subscription { filter, version: one.sub_version, expression: one.sub_string.clone() };
-        subscriptions.insert(one.topic.clone(), Arc::new(subscription));
-    }
-    Ok(subscriptions)
+fn compile(data: &[SubscriptionData]) -> HashMap<String, Arc<Subscription>> {
+    let compiled = data.iter().map(|one| {
+        let subscription = Subscription {
+            filter: Filter::of(one),
+            version: one.sub_version,
+            expression: one.sub_string.clone(),
+        };
+        (one.topic.clone(), Arc::new(subscription))
+    });
+    compiled.collect()
 }
 
-/// 34: registers all groups of a client on this connection.
+/// 34: registers all groups of a client on this connection. An expression that is none keeps no
+/// other subscription from being registered; it is what is answered.
 pub(crate) fn heartbeat(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled {
     let data: HeartbeatData = from_json(&request.body)?;
+    let mut unusable = None;
     for consumer in &data.consumer_data_set {
         names::check_group(&consumer.group_name)
             .map_err(|remark| Refusal::new(ResponseCode::SystemError, remark))?;
         broker.catalog.group_with_retry_topic(&consumer.group_name)?;
-        broker.clients.register_consumer(consumer, peer, &data.client_id)?;
+        let complaint = broker.clients.register_consumer(consumer, peer, &data.client_id);
+        unusable = unusable.or(complaint);
     }
     for producer in &data.producer_data_set {
         broker.clients.register_producer(&producer.group_name, peer, &data.client_id);
+    }
+    if let Some(remark) = unusable {
+        return Err(Refusal::new(ResponseCode::SubscriptionParseFailed, remark));
     }
     Ok(Answer::Now(Command::success(request)))
 }
@@ -275,9 +282,9 @@ pub(crate) fn consumer_list(broker: &Arc<Broker>, request: &Command) -> Handled 
 }
 
 /// 46: can the broker evaluate this subscription?
-pub(crate) fn check_config(request: &Command) -> Handled {
+pub(crate) fn check_config(broker: &Broker, request: &Command) -> Handled {
     let body: CheckClientRequest = from_json(&request.body)?;
-    Filter::of(&body.subscription_data)
-        .map_err(|remark| Refusal::new(ResponseCode::SubscriptionParseFailed, remark))?;
+    let SubscriptionData { sub_string, expression_type, .. } = &body.subscription_data;
+    Filter::requested(&broker.config, sub_string, Some(expression_type))?;
     Ok(Answer::Now(Command::success(request)))
 }

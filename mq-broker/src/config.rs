@@ -115,6 +115,8 @@ settings! {
         default_topic_queue_nums: i32 = "defaultTopicQueueNums", 8, number(1..=64);
         /// Create a consumer group when its first member appears.
         auto_create_subscription_group: bool = "autoCreateSubscriptionGroup", true, switch();
+        /// Whether consumers may select messages by SQL92 conditions.
+        enable_property_filter: bool = "enablePropertyFilter", true, switch();
         /// Folder of the store.
         store_path_root_dir: PathBuf = "storePathRootDir", PathBuf::from("store"), path();
         /// When a message is acknowledged: once it is synced, or once the system has it.

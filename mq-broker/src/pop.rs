@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::broker::Broker;
 use crate::catalog::{perm, topic_unknown};
 use crate::dispatch::{Answer, Handled};
-use crate::filter::Filter;
+use crate::filter::{Filter, SIFTED_MAX};
 use crate::flights::{Due, Lane, Waiting, Window, lock};
 use crate::refusal::Refusal;
 use crate::store::StoreError;
@@ -186,8 +186,8 @@ impl Ask {
         }
         let place =
             Place { group: header.consumer_group, topic: header.topic, queue_id: header.queue_id };
-        let filter = Filter::parse(header.exp.unwrap_or("*"), header.exp_type)
-            .map_err(|remark| Refusal::new(ResponseCode::SubscriptionParseFailed, remark))?;
+        let expression = header.exp.unwrap_or("*");
+        let filter = Filter::requested(&broker.config, expression, header.exp_type)?;
         Ok(Self {
             count: check_count(header.max_msg_nums)?,
             from_end: header.init_mode == FROM_END,
@@ -301,13 +301,14 @@ impl Ask {
         room: usize,
         bytes: usize,
     ) -> Result<(Vec<(i64, Entry)>, i64), StoreError> {
-        let (mut taken, mut bytes, mut next) = (Vec::new(), bytes, window.next);
+        let (mut taken, mut bytes, mut next, mut sifted) = (Vec::new(), bytes, window.next, 0);
         let filter = if source.origin.is_some() { &Filter::All } else { &self.filter };
-        while taken.len() < room && next - window.next < SCAN_MAX {
-            let entries = source.queue.read(next, room.max(64))?;
+        while taken.len() < room && next - window.next < SCAN_MAX && sifted < SIFTED_MAX {
+            let mut entries = source.queue.read(next, room.max(64))?;
             if entries.is_empty() {
                 break;
             }
+            sifted += filter.sift(&self.broker.store.log, &mut entries)?;
             for entry in entries {
                 if taken.len() == room {
                     break;

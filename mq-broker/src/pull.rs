@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::broker::Broker;
 use crate::catalog::{perm, topic_unknown};
 use crate::dispatch::{Answer, Handled};
-use crate::filter::Filter;
+use crate::filter::{Filter, SIFTED_MAX};
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::commit_log::CommitLog;
@@ -109,8 +109,8 @@ fn check(broker: &Broker, header: &PullRequest<'_>) -> Result<Filter, Refusal> {
         ));
     }
     if header.sys_flag & flag::SUBSCRIPTION != 0 {
-        return Filter::parse(header.subscription.unwrap_or("*"), header.expression_type)
-            .map_err(|remark| Refusal::new(ResponseCode::SubscriptionParseFailed, remark));
+        let expression = header.subscription.unwrap_or("*");
+        return Filter::requested(&broker.config, expression, header.expression_type);
     }
     registered_filter(broker, header)
 }
@@ -132,7 +132,14 @@ fn registered_filter(broker: &Broker, header: &PullRequest<'_>) -> Result<Filter
             "the consumer's subscription not latest",
         ));
     }
-    Ok(subscription.filter.clone())
+    let filter = subscription.filter.as_ref().map_err(|remark| {
+        Refusal::new(
+            ResponseCode::FilterDataNotExist,
+            format!("The broker's consumer filter data is not exist!Your expression may be wrong! {remark}"),
+        )
+    })?;
+    filter.check_enabled(&broker.config)?;
+    Ok(filter.clone())
 }
 
 fn forbidden(remark: String) -> Refusal {
@@ -168,13 +175,15 @@ impl Pull {
         }
         let mut next = offset;
         let mut wanted: Vec<Entry> = Vec::new();
-        let (mut bytes, mut scanned) = (0, 0);
-        'scan: while scanned < SCAN_MAX && wanted.len() < self.count {
-            let ask = if self.filter == Filter::All { self.count - wanted.len() } else { 256 };
-            let entries = self.queue.read(next, ask)?;
+        let (mut bytes, mut scanned, mut sifted) = (0, 0, 0);
+        'scan: while scanned < SCAN_MAX && sifted < SIFTED_MAX && wanted.len() < self.count {
+            let all = matches!(self.filter, Filter::All);
+            let ask = if all { self.count - wanted.len() } else { 256 };
+            let mut entries = self.queue.read(next, ask)?;
             if entries.is_empty() {
                 break;
             }
+            sifted += self.filter.sift(&self.broker.store.log, &mut entries)?;
             for entry in entries {
                 let size = usize::try_from(entry.size).unwrap_or(0);
                 if !entry.is_hole() && self.filter.wants(entry.tags_code) {

@@ -196,18 +196,22 @@ pub(crate) fn check_tag(text: &LitStr) -> Result<()> {
 
 /// A subscription's tag expression: `*`, or tags joined by `||`.
 pub(crate) fn check_tags(text: &LitStr) -> Result<()> {
-    let expression = text.value();
-    if is_template(text) || expression.trim() == "*" {
+    check_expression(text, "tag expression", mq_filter::check_tags)
+}
+
+/// A subscription's SQL92 condition.
+pub(crate) fn check_sql(text: &LitStr) -> Result<()> {
+    check_expression(text, "SQL92 condition", |text| mq_filter::Sql::check(text).map(drop))
+}
+
+fn check_expression(
+    text: &LitStr,
+    what: &str,
+    check: fn(&str) -> std::result::Result<(), mq_filter::Error>,
+) -> Result<()> {
+    if is_template(text) {
         return Ok(());
     }
-    let bad = |tag: &str| {
-        tag.is_empty() || tag == "*" || tag.contains(['|', '&', ',']) || tag.contains(' ')
-    };
-    if expression.split("||").any(|tag| bad(tag.trim())) {
-        return Err(Error::new_spanned(
-            text,
-            "bad tag expression; write `*`, one tag, or tags joined by `||`: \"created || paid\"",
-        ));
-    }
-    Ok(())
+    let bad = |error| Error::new_spanned(text, format!("bad {what}: {error}"));
+    check(&text.value()).map_err(bad)
 }

@@ -39,6 +39,7 @@ use proc_macro::TokenStream;
 /// | `group` | consumer group; one listener has one group of its own | required |
 /// | `topic` | topic | the payload type's |
 /// | `tags` | `*`, a tag, or `a \|\| b` | the payload type's tag, else `*` |
+/// | `sql` | an SQL92 condition on the message's properties, in place of tags: `"region = 'eu' AND size > 3"` | |
 /// | `concurrency` | messages handled at once | the client's |
 /// | `autostart` | `"true"`, `"false"`, or `"${key}"`: whether it starts with the application | `"true"` |
 /// | `id` | name under `mq.listener.<id>` in the configuration | the group |

@@ -11,13 +11,14 @@ use syn::{Signature, Type};
 
 use crate::attr::{self, Args, Mistakes};
 
-const KNOWN: &[&str] = &["topic", "group", "tags", "concurrency", "id", "autostart"];
+const KNOWN: &[&str] = &["topic", "group", "tags", "sql", "concurrency", "id", "autostart"];
 
 /// The arguments of one `#[mq_listener(...)]`, checked as far as literals can be.
 pub(crate) struct Declared {
     topic: Option<LitStr>,
     group: LitStr,
     tags: Option<LitStr>,
+    sql: Option<LitStr>,
     id: Option<LitStr>,
     concurrency: Option<usize>,
     autostart: Option<LitStr>,
@@ -34,15 +35,20 @@ impl Declared {
         let topic = text("topic", attr::check_topic);
         let group = text("group", attr::check_group);
         let tags = text("tags", attr::check_tags);
+        let sql = text("sql", attr::check_sql);
         let id = text("id", attr::check_group);
         let autostart = text("autostart", |_| Ok(()));
         let concurrency = mistakes.take(args.count("concurrency")).flatten();
+        if let (Some(_), Some(sql)) = (&tags, &sql) {
+            let mend = "`tags` and `sql` exclude each other; write `sql = \"TAGS = 'a' AND ...\"`";
+            mistakes.add(sql, mend);
+        }
         mistakes.finish()?;
         let group = group.ok_or_else(|| {
             let text = "a listener needs its consumer group: `group = \"...\"`";
             syn::Error::new(Span::call_site(), text)
         })?;
-        Ok(Declared { topic, group, tags, id, concurrency, autostart })
+        Ok(Declared { topic, group, tags, sql, id, concurrency, autostart })
     }
 }
 
@@ -189,8 +195,9 @@ pub(crate) fn place(name: &Ident) -> TokenStream {
 }
 
 fn fields(declared: &Declared, name: &Ident, owner: Option<&Type>) -> TokenStream {
-    let Declared { topic, group, tags, id, concurrency, autostart } = declared;
+    let Declared { topic, group, tags, sql, id, concurrency, autostart } = declared;
     let (topic, tags, id) = (option(topic.as_ref()), option(tags.as_ref()), option(id.as_ref()));
+    let sql = option(sql.as_ref());
     let (concurrency, autostart) = (option(concurrency.as_ref()), option(autostart.as_ref()));
     let owner_of = owner.map(|owner| quote!(<#owner as __mq::Component>::definition));
     let owner_of = option(owner_of.as_ref());
@@ -203,6 +210,7 @@ fn fields(declared: &Declared, name: &Ident, owner: Option<&Type>) -> TokenStrea
         topic: #topic,
         group: #group,
         tags: #tags,
+        sql: #sql,
         id: #id,
         concurrency: #concurrency,
         autostart: #autostart,

@@ -16,7 +16,6 @@ mod application;
 pub mod java;
 pub mod program;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -92,7 +91,7 @@ impl Cluster {
             let options = ClientOptions { name_servers: vec![name_server], ..patient() };
             return Self { options, broker: None, hand: None, _store: None };
         }
-        let mut cluster = Self::bundled(time, Some("127.0.0.1:0")).await;
+        let mut cluster = Self::bundled(time, Some("127.0.0.1:0"), &[]).await;
         let address = cluster.broker.as_ref().and_then(|broker| broker.address());
         let address = address.expect("a broker with a port has an address");
         cluster.options.name_servers = vec![address.to_string()];
@@ -101,15 +100,21 @@ impl Cluster {
 
     /// The bundled broker without a port; nothing when another cluster is to be tested.
     pub async fn in_process(time: Time) -> Option<Self> {
+        Self::in_process_with(time, &[]).await
+    }
+
+    /// The same with keys of the broker's configuration set.
+    pub async fn in_process_with(time: Time, settings: &[(&str, &str)]) -> Option<Self> {
         if std::env::var("MQ_NAME_SERVER").is_ok() {
             return None;
         }
-        let mut cluster = Self::bundled(time, None).await;
+        let mut cluster = Self::bundled(time, None, settings).await;
         cluster.options.transport = Transport::InProcess(cluster.broker.clone()?);
         Some(cluster)
     }
 
-    async fn bundled(time: Time, listen: Option<&str>) -> Self {
+    async fn bundled(time: Time, listen: Option<&str>, settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|(key, value)| ((*key).into(), (*value).into()));
         let store = tempfile::tempdir().expect("a temporary directory can be made");
         let (clock, hand) = match time {
             Time::Real => (Clock::System, None),
@@ -122,7 +127,7 @@ impl Cluster {
         let broker = mq_broker::start_embedded(EmbeddedOptions {
             store: store.path().to_owned(),
             listen: listen.map(|address| address.parse().expect("an address")),
-            settings: BTreeMap::new(),
+            settings: settings.collect(),
             clock: clock.clone(),
         })
         .await

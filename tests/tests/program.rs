@@ -107,9 +107,9 @@ fn the_table_is_shown_and_a_signal_drains() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut shop = Running::start(directory.path());
     let table = [
-        "listener        topic   tags  group    concurrency  source",
-        &format!("Till::on_order  orders  new   billing  4            {}", place("on_order")),
-        &format!("on_bill         bills   *     ledger   20           {}", place("on_bill")),
+        "listener        topic   expression  group    concurrency  source",
+        &format!("Till::on_order  orders  new         billing  4            {}", place("on_order")),
+        &format!("on_bill         bills   *           ledger   20           {}", place("on_bill")),
         "",
     ];
     // The first message may be faster than the table.

@@ -12,7 +12,7 @@ use crate::app::component::{ComponentDef, Scope, Wanted};
 use crate::app::config::{Config, Settings};
 use crate::app::handler::{Handling, Part, payload_topic};
 use crate::app::registry::Place;
-use crate::client::ConsumerOptions;
+use crate::client::{ConsumerOptions, ExpressionType, Subscription};
 use crate::message::Delivery;
 use crate::names;
 
@@ -27,6 +27,8 @@ pub struct ListenerDef {
     pub group: &'static str,
     /// The tag expression; `None` means the payload type's tag, or all.
     pub tags: Option<&'static str>,
+    /// An SQL92 condition on the messages' properties, in place of tags.
+    pub sql: Option<&'static str>,
     /// The name in the configuration; `None` means the group.
     pub id: Option<&'static str>,
     /// Messages handled at once; `None` means the client's default.
@@ -48,8 +50,7 @@ pub struct ListenerDef {
 pub(crate) struct Listener {
     pub(crate) definition: &'static ListenerDef,
     pub(crate) id: String,
-    pub(crate) topic: String,
-    pub(crate) tags: String,
+    pub(crate) subscription: Subscription,
     pub(crate) group: String,
     pub(crate) concurrency: Option<usize>,
     pub(crate) autostart: bool,
@@ -86,14 +87,19 @@ impl ListenerDef {
         let topic = self.topic.or(payload_topic(self.parts)).unwrap_or_default();
         let topic = text("topic", topic, names::check_topic);
         let group = text("group", self.group, names::check_group);
-        let tags = text("tags", self.tags.or(self.payload_tag()).unwrap_or("*"), check_tags);
+        let expression = match self.sql {
+            Some(sql) => text("sql", sql, check_sql),
+            None => text("tags", self.tags.or(self.payload_tag()).unwrap_or("*"), check_tags),
+        };
         let id = self.id.map_or_else(|| group.clone(), |id| text("id", id, |_| Ok(())));
         let autostart = text("autostart", self.autostart.unwrap_or("true"), check_autostart);
         Some(Listener {
             definition: self,
             id: id?,
-            topic: topic?,
-            tags: tags?,
+            subscription: match self.sql {
+                Some(_) => Subscription::sql(topic?, expression?),
+                None => Subscription::new(topic?, expression?),
+            },
             group: group?,
             concurrency: self.concurrency,
             autostart: autostart? == "true",
@@ -115,11 +121,11 @@ impl ListenerDef {
 
 /// `*`, or tags joined by `||`.
 fn check_tags(expression: &str) -> Result<(), String> {
-    let illegal = |tag: &str| tag.is_empty() || tag.contains(['|', '*', ' ']);
-    if expression.trim() != "*" && expression.split("||").map(str::trim).any(illegal) {
-        return Err(format!("`{expression}` is neither `*` nor tags joined by `||`"));
-    }
-    Ok(())
+    mq_filter::check_tags(expression).map_err(|error| error.to_string())
+}
+
+fn check_sql(condition: &str) -> Result<(), String> {
+    mq_filter::Sql::check(condition).map(drop).map_err(|error| error.to_string())
 }
 
 fn check_autostart(text: &str) -> Result<(), String> {
@@ -140,7 +146,8 @@ impl Listener {
 
     /// The consumer that calls it.
     pub(crate) fn consumer(&self) -> ConsumerOptions {
-        let mut options = ConsumerOptions::new(&self.group).subscribe(&self.topic, &self.tags);
+        let mut options = ConsumerOptions::new(&self.group);
+        options.subscriptions.push(self.subscription.clone());
         options.concurrency = self.concurrency.unwrap_or(options.concurrency);
         options
     }
@@ -175,8 +182,7 @@ fn shared(
 }
 
 fn shared_group(group: &str, sharing: &[&Listener]) -> String {
-    let subscription = |listener: &Listener| (listener.topic.clone(), listener.tags.clone());
-    let same = sharing.iter().all(|listener| subscription(listener) == subscription(sharing[0]));
+    let same = sharing.iter().all(|listener| listener.subscription == sharing[0].subscription);
     let lines = lines(sharing);
     match same {
         true => format!(
@@ -194,9 +200,13 @@ fn shared_group(group: &str, sharing: &[&Listener]) -> String {
 
 fn lines(listeners: &[&Listener]) -> String {
     let line = |listener: &&Listener| {
-        let Listener { definition, topic, tags, .. } = listener;
-        let ListenerDef { place, name, .. } = definition;
-        format!("  {place}  {name}  -> topic `{topic}` tags `{tags}`")
+        let ListenerDef { place, name, .. } = listener.definition;
+        let Subscription { topic, expression, expression_type } = &listener.subscription;
+        let kind = match expression_type {
+            ExpressionType::Tag => "tags",
+            ExpressionType::Sql92 => "sql",
+        };
+        format!("  {place}  {name}  -> topic `{topic}` {kind} `{expression}`")
     };
     listeners.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -207,15 +217,16 @@ pub struct Table(Vec<[String; 6]>);
 
 impl Table {
     pub(crate) fn new(listeners: &[Listener]) -> Self {
-        let head = ["listener", "topic", "tags", "group", "concurrency", "source"];
+        let head = ["listener", "topic", "expression", "group", "concurrency", "source"];
         let row = |listener: &Listener| {
             let concurrency = match listener.autostart {
                 true => listener.consumer().concurrency.to_string(),
                 false => "not started".to_owned(),
             };
-            let Listener { definition, topic, tags, group, .. } = listener;
+            let Listener { definition, subscription, group, .. } = listener;
             let (name, place) = (definition.name.to_owned(), definition.place.to_string());
-            [name, topic.clone(), tags.clone(), group.clone(), concurrency, place]
+            let Subscription { topic, expression, .. } = subscription.clone();
+            [name, topic, expression, group.clone(), concurrency, place]
         };
         Self([head.map(str::to_owned)].into_iter().chain(listeners.iter().map(row)).collect())
     }
@@ -249,6 +260,7 @@ mod tests {
             topic: None,
             group: "${shop.group:billing}",
             tags: None,
+            sql: None,
             id: None,
             concurrency: Some(4),
             autostart: Some("${shop.billing:true}"),
@@ -282,8 +294,24 @@ mod tests {
 
     #[test]
     fn topic_and_tag_come_from_the_payload_and_the_id_from_the_group() {
-        let Listener { topic, tags, group, id, .. } = resolved(&FIRST);
-        assert_eq!([&*topic, &*tags, &*group, &*id], ["orders", "paid", "billing", "billing"]);
+        let Listener { subscription, group, id, .. } = resolved(&FIRST);
+        assert_eq!(subscription, Subscription::new("orders", "paid"));
+        assert_eq!([&*group, &*id], ["billing", "billing"]);
+    }
+
+    #[test]
+    fn a_condition_takes_the_place_of_the_payloads_tag() {
+        static BY_SQL: ListenerDef =
+            ListenerDef { sql: Some("region = '${shop.region:eu}'"), ..definition("by_sql", 9) };
+        let listener = resolved(&BY_SQL);
+        assert_eq!(listener.subscription, Subscription::sql("orders", "region = 'eu'"));
+        assert_eq!(listener.consumer().subscriptions, [listener.subscription.clone()]);
+        static NO_SQL: ListenerDef =
+            ListenerDef { sql: Some("region == 'eu'"), ..definition("no_sql", 12) };
+        let config = Config::load(&Layers::none()).expect("nothing to read");
+        let mut findings = Vec::new();
+        assert!(NO_SQL.resolve(&config, &mut findings).is_none());
+        assert!(findings[0].starts_with("sql: character 9: `=`, expected"), "{findings:?}");
     }
 
     #[test]
@@ -307,7 +335,7 @@ mod tests {
     fn one_group_has_one_listener() {
         let first = resolved(&FIRST);
         let same = resolved(&SECOND);
-        let other = Listener { tags: "*".to_owned(), ..same.clone() };
+        let other = Listener { subscription: Subscription::new("orders", "*"), ..same.clone() };
         let apart =
             Listener { group: "search".to_owned(), id: "search".to_owned(), ..same.clone() };
         assert_eq!(findings(&[first.clone(), apart]), Vec::<String>::new());
@@ -331,9 +359,9 @@ mod tests {
         let off = Listener { autostart: false, ..resolved(&SECOND) };
         let table = Table::new(&[resolved(&FIRST), off]).to_string();
         let expected = "\
-listener  topic   tags  group    concurrency  source
-on_paid   orders  paid  billing  4            src/lib.rs:3
-on_any    orders  paid  billing  not started  src/lib.rs:30
+listener  topic   expression  group    concurrency  source
+on_paid   orders  paid        billing  4            src/lib.rs:3
+on_any    orders  paid        billing  not started  src/lib.rs:30
 ";
         assert_eq!(table, expected);
     }

@@ -77,7 +77,7 @@ impl Layers {
         let info = Arc::new(ListenerInfo {
             id: listener.id.clone(),
             name: listener.definition.name,
-            topic: listener.topic.clone(),
+            topic: listener.subscription.topic.clone(),
             group: listener.group.clone(),
         });
         Arc::new(Layered { service, info })

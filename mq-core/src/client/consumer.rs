@@ -24,7 +24,8 @@ use crate::error::Error;
 use crate::message::Delivery;
 use crate::names::{self, INNER_PRODUCER_GROUP, MessageQueue};
 use crate::protocol::body::{
-    ConsumeFromWhere, ConsumerData, ConsumerIdList, ResetOffsetBody, SubscriptionData, from_json,
+    CheckClientRequest, ConsumeFromWhere, ConsumerData, ConsumerIdList, ResetOffsetBody,
+    SubscriptionData, from_json, to_json,
 };
 use crate::protocol::code::{RequestCode, ResponseCode};
 use crate::protocol::command::Command;
@@ -46,14 +47,49 @@ const FAREWELL_MAX: Duration = Duration::from_secs(30);
 pub struct Subscription {
     /// The topic.
     pub topic: String,
-    /// Tags, separated by `||`; `*` is all messages.
+    /// Which of its messages, as `expression_type` says.
     pub expression: String,
+    /// How `expression` is to be read.
+    pub expression_type: ExpressionType,
+}
+
+/// How a subscription selects messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExpressionType {
+    /// By tags, separated by `||`; `*` is all messages.
+    #[default]
+    Tag,
+    /// By an SQL92 condition on the messages' properties, which the broker evaluates.
+    Sql92,
 }
 
 impl Subscription {
     /// Messages of `topic` that have one of the tags of `expression`.
     pub fn new(topic: impl Into<String>, expression: impl Into<String>) -> Self {
-        Self { topic: topic.into(), expression: expression.into() }
+        let (topic, expression) = (topic.into(), expression.into());
+        Self { topic, expression, expression_type: ExpressionType::Tag }
+    }
+
+    /// Messages of `topic` whose properties fulfil an SQL92 condition.
+    pub fn sql(topic: impl Into<String>, condition: impl Into<String>) -> Self {
+        let (topic, expression) = (topic.into(), condition.into());
+        Self { topic, expression, expression_type: ExpressionType::Sql92 }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let checked = match self.expression_type {
+            ExpressionType::Tag => mq_filter::tags(&self.expression).map(drop),
+            ExpressionType::Sql92 => mq_filter::Sql::check(&self.expression).map(drop),
+        };
+        checked.map_err(|error| format!("the expression for topic `{}`: {error}", self.topic))
+    }
+
+    fn data(&self, version_ms: i64) -> SubscriptionData {
+        let by = match self.expression_type {
+            ExpressionType::Tag => SubscriptionData::by_tags,
+            ExpressionType::Sql92 => SubscriptionData::by_sql,
+        };
+        by(&self.topic, &self.expression, version_ms)
     }
 }
 
@@ -108,6 +144,13 @@ impl ConsumerOptions {
     #[must_use]
     pub fn subscribe(mut self, topic: &str, expression: &str) -> Self {
         self.subscriptions.push(Subscription::new(topic, expression));
+        self
+    }
+
+    /// Subscribes to what fulfils a condition on the properties, too.
+    #[must_use]
+    pub fn subscribe_sql(mut self, topic: &str, condition: &str) -> Self {
+        self.subscriptions.push(Subscription::sql(topic, condition));
         self
     }
 }
@@ -200,12 +243,16 @@ impl Group {
     /// Does the group want this record? Brokers filter by hash codes, which different tags may
     /// share.
     pub(super) fn wants(&self, topic: &str, record: &Record<'_>) -> bool {
-        let subscriptions = &self.membership.data.subscription_data_set;
-        let subscription = subscriptions.iter().find(|wanted| wanted.topic == topic);
-        subscription.is_some_and(|wanted| {
+        self.subscription(topic).is_some_and(|wanted| {
             wanted.tags_set.is_empty()
                 || worker::tag(record).is_some_and(|tag| wanted.tags_set.contains(tag))
         })
+    }
+
+    /// What brokers are told of a topic.
+    pub(super) fn subscription(&self, topic: &str) -> Option<&SubscriptionData> {
+        let subscriptions = &self.membership.data.subscription_data_set;
+        subscriptions.iter().find(|wanted| wanted.topic == topic)
     }
 
     /// Counts a handler from its begin to its end, however it ends.
@@ -293,7 +340,11 @@ impl Consumer {
         });
         // From here on the member leaves again when this future is dropped.
         let consumer = Self { group, tasks: tokio::sync::Mutex::default() };
-        consumer.group.introduce().await;
+        if let Err(refused) = consumer.group.introduce().await {
+            consumer.group.client.leave(consumer.group.name());
+            consumer.group.client.unregister_consumer(consumer.group.name()).await;
+            return Err(refused);
+        }
         *consumer.tasks.lock().await = Some(consumer.group.clone().tasks());
         Ok(consumer)
     }
@@ -335,12 +386,47 @@ impl Drop for Consumer {
 impl Group {
     /// Learns where the topics are and tells the brokers who is here, before anything depends on
     /// it.
-    async fn introduce(&self) {
+    async fn introduce(&self) -> Result<(), Error> {
         self.client.meet_brokers().await;
         self.client.refresh_all(self.membership.topics.clone()).await;
+        for wanted in &self.membership.data.subscription_data_set {
+            if !wanted.is_by_tags() {
+                self.check_with_broker(wanted).await?;
+            }
+        }
         self.client.heartbeat_all().await;
         // Brokers make the retry topic when they hear of the group.
         self.client.refresh_all(vec![self.retry_topic.to_string()]).await;
+        Ok(())
+    }
+
+    /// Asks a broker of the topic whether it can evaluate a condition. One that cannot be asked
+    /// now will say so when it is pulled from.
+    async fn check_with_broker(&self, wanted: &SubscriptionData) -> Result<(), Error> {
+        let topic = self.client.0.topics.get(&wanted.topic);
+        let Some(broker) = topic.and_then(|t| Some(t.route.to_read.first()?.broker_name.clone()))
+        else {
+            return Ok(());
+        };
+        let body = CheckClientRequest {
+            client_id: self.client.0.id.clone(),
+            group: self.name().to_owned(),
+            subscription_data: wanted.clone(),
+            ..CheckClientRequest::default()
+        };
+        let request = Command::request(RequestCode::CheckClientConfig).body(to_json(&body));
+        let asked = async {
+            let remote = self.client.reader(&broker, 0).await?;
+            remote.call(self.client.form(request), MEMBERS_TIMEOUT).await
+        };
+        match asked.await {
+            Ok(answer) if answer.response_code() != ResponseCode::Success => Err(refused(&answer)),
+            Ok(_) => Ok(()),
+            Err(failed) => {
+                tracing::warn!(%failed, topic = wanted.topic, "no broker has checked a condition");
+                Ok(())
+            }
+        }
     }
 
     fn tasks(self: Arc<Self>) -> Tasks {
@@ -514,8 +600,10 @@ fn check(options: &ConsumerOptions) -> Result<(), String> {
     let mut found = Vec::new();
     found.extend(names::check_group(&options.group).err());
     let mut topics = BTreeSet::new();
-    for Subscription { topic, .. } in &options.subscriptions {
+    for subscription in &options.subscriptions {
+        let topic = &subscription.topic;
         found.extend(names::check_topic(topic).err());
+        found.extend(subscription.check().err());
         if !topics.insert(topic) {
             found.push(format!("topic `{topic}` is subscribed twice: join the expressions by ||"));
         }
@@ -536,7 +624,7 @@ fn membership(options: &ConsumerOptions, version_ms: i64) -> Membership {
     let retry = Subscription::new(names::retry_topic(&options.group), SubscriptionData::ALL);
     let subscriptions: Vec<SubscriptionData> = std::iter::once(&retry)
         .chain(&options.subscriptions)
-        .map(|s| SubscriptionData::by_tags(&s.topic, &s.expression, version_ms))
+        .map(|subscription| subscription.data(version_ms))
         .collect();
     Membership {
         group: options.group.clone(),
@@ -586,6 +674,9 @@ mod tests {
             assert!(found.contains(part), "{found}");
         }
         assert!(check(&ConsumerOptions::new("g")).unwrap_err().contains("subscribes to nothing"));
+        let bad = ConsumerOptions::new("g").subscribe_sql("t", "a = 1 AND");
+        let found = check(&bad).unwrap_err();
+        assert!(found.contains("topic `t`: character 10: the end"), "{found}");
     }
 
     #[test]

@@ -38,7 +38,8 @@ mod window;
 mod worker;
 
 pub use consumer::{
-    ConsumeFrom, Consumer, ConsumerOptions, DrainReport, Handler, Outcome, Subscription,
+    ConsumeFrom, Consumer, ConsumerOptions, DrainReport, ExpressionType, Handler, Outcome,
+    Subscription,
 };
 pub use producer::Producer;
 pub use rebalance::allocate;
@@ -219,7 +220,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Config`] for options that cannot work, or a group that has a member in this client
-    /// already.
+    /// already; [`Error::Refused`] for a condition that the broker does not evaluate.
     pub async fn start_consumer(
         &self,
         options: ConsumerOptions,

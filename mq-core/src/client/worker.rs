@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::message::Delivery;
 use crate::names::MessageQueue;
 use crate::properties::{self, key};
+use crate::protocol::body::SubscriptionData;
 use crate::protocol::code::{RequestCode, ResponseCode};
 use crate::protocol::command::Command;
 use crate::protocol::header::{PullRequest, PullResponse};
@@ -253,7 +254,7 @@ impl Worker<'_> {
             suspend_timeout_millis: crate::clock::millis(SUSPEND),
             subscription: None,
             sub_version: self.group.version_ms,
-            expression_type: Some("TAG"),
+            expression_type: Some(self.expression_type()),
             max_msg_bytes: None,
         };
         let client = &self.group.client;
@@ -285,6 +286,11 @@ impl Worker<'_> {
             }
             _ => Err(refused(&answer)),
         }
+    }
+
+    fn expression_type(&self) -> &str {
+        let subscription = self.group.subscription(&self.progress.queue.topic);
+        subscription.map_or(SubscriptionData::TAG, |wanted| &wanted.expression_type)
     }
 
     /// A broker that is away fails many pulls; only the first of a row is worth a warning.

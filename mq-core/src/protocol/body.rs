@@ -696,7 +696,7 @@ impl SubscriptionData {
             return subscription;
         }
         subscription.sub_string = expression.to_owned();
-        for tag in expression.split("||").map(str::trim).filter(|tag| !tag.is_empty()) {
+        for tag in mq_filter::tags(expression).unwrap_or_default() {
             subscription.tags_set.insert(tag.to_owned());
             subscription.code_set.insert(java_hash(tag));
         }
