@@ -37,6 +37,7 @@ use crate::registration;
 use crate::revive;
 use crate::store::disk::Disk;
 use crate::store::{FlushMode, Store, StoreError, StoreOptions};
+use crate::timer::{self, Timers};
 use crate::transaction::{self, Transactions};
 use crate::transaction_check;
 
@@ -69,6 +70,7 @@ pub struct Broker {
     pub(crate) flights: Arc<Flights>,
     pub(crate) request_modes: RequestModes,
     pub(crate) transactions: Transactions,
+    pub(crate) timers: Timers,
     /// Properties that every stored message carries.
     pub(crate) stamp: String,
     /// The log's end up to this many bytes is what RocketMQ would keep in memory.
@@ -142,7 +144,11 @@ impl Broker {
             catalog: Catalog::open(&disk, &folder, &config, clock.clone())?,
             delay: Delay::open(Arc::clone(&disk), folder.join("delayOffset.json"), &delays)?,
             flights: Arc::new(Flights::new(clock.now_ms())),
-            request_modes: RequestModes::open(disk, folder.join("messageRequestMode.json"))?,
+            request_modes: RequestModes::open(
+                Arc::clone(&disk),
+                folder.join("messageRequestMode.json"),
+            )?,
+            timers: Timers::open(disk, folder.join("timerProgress.json"))?,
             transactions: Transactions::open(&store, clock.clone(), decided)?,
             offsets,
             clients: Clients::new(clock.clone()),
@@ -299,9 +305,11 @@ impl Broker {
 
     /// Progress is written only once the copies that it stands for are synced.
     fn persist_delays(&self) -> Result<(), StoreError> {
-        let progress = self.delay.progress();
+        let levels = self.delay.progress();
+        let timers = self.timers.progress(self.clock.now_ms());
         self.store.flush_step()?;
-        self.delay.save(&progress)
+        self.delay.save(&levels)?;
+        self.timers.save(timers)
     }
 
     fn start_loops(self: &Arc<Self>) -> JoinSet<()> {
@@ -311,6 +319,7 @@ impl Broker {
         }
         loops.spawn(revive::run(Arc::clone(self)));
         loops.spawn(transaction_check::run(Arc::clone(self)));
+        loops.spawn(timer::run(Arc::clone(self)));
         if let Some(name_server) = self.name_server.clone() {
             loops.spawn(async move { name_server.expire_forever().await });
         }

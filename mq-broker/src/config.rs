@@ -147,6 +147,10 @@ settings! {
         /// Time between two looks for undecided transactions, in ms.
         transaction_check_interval_ms: u64 =
             "transactionCheckInterval", 30_000, number(100..=3_600_000);
+        /// The furthest instant that a message may ask to be delivered at, in seconds from now.
+        timer_max_delay_sec: u32 = "timerMaxDelaySec", 3 * 24 * 3_600, number(1..=400 * 24 * 3_600);
+        /// Let a sender take back a message that waits for its instant.
+        recall_message_enable: bool = "recallMessageEnable", true, switch();
         /// Time between two snapshots of the groups' offsets, in ms.
         flush_consumer_offset_interval_ms: u64 =
             "flushConsumerOffsetInterval", 5_000, number(100..=600_000);

@@ -1,5 +1,5 @@
-//! Delayed messages: the levels, diversion into SCHEDULE_TOPIC_XXXX, one reader a level,
-//! redelivery, delayOffset.json. Not here: why a message is late.
+//! Delayed messages: what a message asks for and where it waits then; the levels, one reader a
+//! level, redelivery, delayOffset.json. Not here: why a message is late; instants (`timer`).
 //!
 //! Invariants (protocol section 5.1): a message leaves no earlier than its deliver time; it is
 //! appended to its real topic before the level's progress moves past it, so that a crash repeats it
@@ -11,16 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use mq_core::names;
-use mq_core::properties::{Properties, key};
+use mq_core::properties::{self, Properties, key};
 use mq_core::protocol::body::DelayOffsets;
 use mq_core::protocol::record::{NewRecord, Record, Verify};
 use tracing::warn;
 
 use crate::broker::{Broker, FULL_PAUSE};
+use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::consume_queue::{ConsumeQueue, Entry};
 use crate::store::disk::Disk;
 use crate::store::table_file::TableFile;
+use crate::timer;
 
 /// Entries of a level that are read at once.
 const READ_AHEAD: usize = 64;
@@ -94,8 +96,92 @@ impl Delay {
     }
 }
 
-/// Turns a message's properties into those of its copy in the schedule topic.
-pub(crate) fn divert(properties: &mut Properties, topic: &str, queue_id: i32) {
+/// When a message wants to be delivered, as its properties say. By default at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish<'a> {
+    /// 0 is no level.
+    pub(crate) level: i32,
+    timer: Option<timer::Wish<'a>>,
+}
+
+impl<'a> Wish<'a> {
+    /// The wish in a stored text.
+    pub(crate) fn of(wire: &'a str) -> Self {
+        let mut wish = Self::default();
+        properties::pairs(wire).for_each(|(name, value)| wish.note(name, value));
+        wish
+    }
+
+    /// Takes one property in.
+    pub(crate) fn note(&mut self, name: &str, value: &'a str) {
+        if name == key::DELAY {
+            self.level = value.parse().unwrap_or(0);
+        } else if name.starts_with(key::TIMER_PREFIX) {
+            self.timer.get_or_insert_default().note(name, value);
+        }
+    }
+
+    /// Can it be done?
+    pub(crate) fn check(&self, broker: &Broker) -> Result<(), Refusal> {
+        match self.timer {
+            Some(timer) if self.level <= 0 => timer.due(broker).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same, but by a level.
+    pub(crate) fn at_level(self, level: i32) -> Self {
+        Self { level, ..self }
+    }
+
+    /// Whether there is more to it than "at once".
+    pub(crate) fn is_there(&self) -> bool {
+        self.level > 0 || self.timer.is_some()
+    }
+}
+
+/// Where a message waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Detour {
+    pub(crate) topic: &'static str,
+    pub(crate) queue_id: i32,
+    /// Of a message that can be taken back: when it is due.
+    pub(crate) due_ms: Option<i64>,
+}
+
+/// Where a message for `place` waits first, if it asks for that; its properties become those of the
+/// waiting one. The only way into a delay: for what is sent, what is given back and what a
+/// transaction commits. A level counts before an instant (protocol section 5.2).
+pub(crate) fn divert(
+    broker: &Broker,
+    wish: &Wish<'_>,
+    properties: &mut Properties,
+    (topic, queue_id): (&str, i32),
+) -> Result<Option<Detour>, Refusal> {
+    let detour = match (wish.level, wish.timer) {
+        (1.., timer) => {
+            if timer.is_some() {
+                timer::forget(properties);
+            }
+            let queue_id = broker.delay.level(wish.level) - 1;
+            Detour { topic: names::SCHEDULE_TOPIC, queue_id, due_ms: None }
+        }
+        (_, Some(timer)) => match timer.due(broker)? {
+            Some(due) => {
+                properties.set(key::TIMER_OUT_MS, &due.at_ms.to_string());
+                let due_ms = Some(due.at_ms).filter(|_| !due.takes_back);
+                Detour { topic: names::TIMER_TOPIC, queue_id: 0, due_ms }
+            }
+            None => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    remember(properties, topic, queue_id);
+    Ok(Some(detour))
+}
+
+/// Notes in a message's properties where it goes in the end.
+pub(crate) fn remember(properties: &mut Properties, topic: &str, queue_id: i32) {
     properties.set(key::REAL_TOPIC, topic);
     properties.set(key::REAL_QID, &queue_id.to_string());
 }

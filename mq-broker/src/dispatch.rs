@@ -15,7 +15,7 @@ use tracing::debug;
 use crate::broker::Broker;
 use crate::refusal::Refusal;
 use crate::{
-    ack, assignment, catalog, clients, offsets, pop, pull, query, retry, send, transaction,
+    ack, assignment, catalog, clients, offsets, pop, pull, query, recall, retry, send, transaction,
 };
 
 /// What a handler has to say.
@@ -76,6 +76,7 @@ fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled 
         RequestCode::ResumeCheckHalfMessage => transaction::resume(broker, request),
         RequestCode::CheckClientConfig => clients::check_config(broker, request),
         RequestCode::ConsumerSendMsgBack => retry::handle(broker, request),
+        RequestCode::RecallMessage => recall::handle(broker, peer, request),
         RequestCode::UpdateAndCreateTopic => catalog::create_topic(broker, request),
         RequestCode::PopMessage => pop::pop(broker, request),
         RequestCode::PeekMessage => pop::peek(broker, request),

@@ -24,9 +24,11 @@ mod offsets;
 mod pop;
 mod pull;
 mod query;
+mod recall;
 mod retry;
 mod revive;
 mod send;
+mod timer;
 pub mod transaction;
 mod transaction_check;
 

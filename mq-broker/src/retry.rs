@@ -15,7 +15,7 @@ use mq_core::protocol::record::{NewRecord, Record, Verify};
 
 use crate::broker::Broker;
 use crate::config::FlushDiskType;
-use crate::delay;
+use crate::delay::{self, Wish};
 use crate::dispatch::{Answer, Handled};
 use crate::refusal::Refusal;
 
@@ -67,7 +67,7 @@ pub(crate) fn handle(broker: &Arc<Broker>, request: &Command) -> Handled {
             put(broker, &record, (&names::retry_topic(header.group), 0), Some(level))?
         }
     };
-    answer_when_stored(broker, request, end)
+    answer_when_stored(broker, Command::success(request), end)
 }
 
 pub(crate) fn read_original(broker: &Broker, offset: i64) -> Result<bytes::Bytes, Refusal> {
@@ -98,15 +98,17 @@ fn put(
     // The consumer waits for the answer to 36, not for a sender's policy.
     properties.set(key::WAIT, "false");
     properties.remove(key::DELAY);
-    let (mut stored_topic, mut stored_queue) = (topic, queue_id);
+    let (mut topic, mut queue_id) = (topic, queue_id);
     if let Some(level) = delay_level {
         properties.set(key::DELAY, &level.to_string());
-        delay::divert(&mut properties, topic, queue_id);
-        (stored_topic, stored_queue) = (names::SCHEDULE_TOPIC, level - 1);
+        let wish = Wish::of(record.properties).at_level(level);
+        if let Some(detour) = delay::divert(broker, &wish, &mut properties, (topic, queue_id))? {
+            (topic, queue_id) = (detour.topic, detour.queue_id);
+        }
     }
     let copy = NewRecord {
-        topic: stored_topic,
-        queue_id: stored_queue,
+        topic,
+        queue_id,
         properties: properties.as_str(),
         reconsume_times: record.reconsume_times.saturating_add(1),
         ..record.copy()
@@ -117,8 +119,7 @@ fn put(
 
 /// The original is acknowledged by the consumer once this is answered: what took its place must be
 /// as safe as the original was.
-pub(crate) fn answer_when_stored(broker: &Arc<Broker>, request: &Command, end: u64) -> Handled {
-    let answer = Command::success(request);
+pub(crate) fn answer_when_stored(broker: &Arc<Broker>, answer: Command, end: u64) -> Handled {
     if broker.config.flush_disk_type == FlushDiskType::Async {
         return Ok(Answer::Now(answer));
     }

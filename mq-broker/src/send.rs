@@ -24,8 +24,9 @@ use tokio::time::timeout;
 
 use crate::broker::Broker;
 use crate::config::FlushDiskType;
-use crate::delay;
+use crate::delay::{self, Wish};
 use crate::dispatch::{Answer, reply};
+use crate::recall;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::commit_log::Appended;
@@ -42,6 +43,8 @@ struct Draft<'a> {
     queue_id: i32,
     reconsume_times: i32,
     unique_key: Option<String>,
+    /// By which the sender can take it back.
+    recall_handle: Option<String>,
     waits: bool,
     messages: Messages<'a>,
 }
@@ -125,6 +128,7 @@ impl<'a> Draft<'a> {
             queue_id: header.queue_id,
             reconsume_times: header.reconsume_times.unwrap_or(0),
             unique_key: None,
+            recall_handle: None,
             waits: true,
             messages: Messages::of(broker, request, &header)?,
             request,
@@ -175,15 +179,14 @@ impl<'a> Draft<'a> {
 
     /// One pass over the properties: what they ask of the broker. A batch can only ask not to wait.
     fn read_properties(&mut self, broker: &Broker) -> Result<(), Refusal> {
-        let mut delay_level = 0;
+        let mut wish = Wish::default();
         let mut is_half = self.header.sys_flag & sys_flag::TRANSACTION_MASK != 0;
         for (name, value) in properties::pairs(self.header.properties.unwrap_or_default()) {
             match name {
                 key::UNIQ_KEY => self.unique_key = Some(value.to_owned()),
                 key::WAIT => self.waits = value != "false",
-                key::DELAY => delay_level = value.parse().unwrap_or(0),
                 key::TRAN_MSG => is_half |= value == "true",
-                _ => {}
+                _ => wish.note(name, value),
             }
         }
         if let Messages::Batch(_) = self.messages {
@@ -195,18 +198,25 @@ impl<'a> Draft<'a> {
             self.unique_key = Some(made);
         }
         // A retry that a client sends by itself still says that it came from a transaction.
-        if is_half && !(self.reconsume_times > 0 && delay_level > 0) {
-            return self.become_half(broker);
+        if is_half && !(self.reconsume_times > 0 && wish.level > 0) {
+            return self.become_half(broker, &wish);
         }
         self.header.sys_flag &= !sys_flag::TRANSACTION_MASK;
         let spent = self.topic.starts_with(names::DLQ_PREFIX);
-        if delay_level > 0 && !spent {
-            let level = broker.delay.level(delay_level);
-            let (topic, queue_id) = (&self.topic, self.queue_id);
-            self.messages.edit(|properties| delay::divert(properties, topic, queue_id));
-            self.topic = Cow::Borrowed(names::SCHEDULE_TOPIC);
-            self.queue_id = level - 1;
+        if wish.is_there() && !spent { self.divert(broker, &wish) } else { Ok(()) }
+    }
+
+    /// Sends the message where it waits, if it asks for that.
+    fn divert(&mut self, broker: &Broker, wish: &Wish<'_>) -> Result<(), Refusal> {
+        let place = (&*self.topic, self.queue_id);
+        let mut detour = Ok(None);
+        self.messages.edit(|properties| detour = delay::divert(broker, wish, properties, place));
+        let Some(detour) = detour? else { return Ok(()) };
+        if let (Some(due_ms), Some(unique_key)) = (detour.due_ms, &self.unique_key) {
+            self.recall_handle = recall::handle_for(broker, &self.topic, due_ms, unique_key);
         }
+        self.topic = Cow::Borrowed(detour.topic);
+        self.queue_id = detour.queue_id;
         Ok(())
     }
 
@@ -219,12 +229,14 @@ impl<'a> Draft<'a> {
     }
 
     /// Puts the message among the half messages, until its transaction ends.
-    fn become_half(&mut self, broker: &Broker) -> Result<(), Refusal> {
+    fn become_half(&mut self, broker: &Broker, wish: &Wish<'_>) -> Result<(), Refusal> {
         if broker.config.reject_transaction_message {
             let remark = "this broker does not take messages of transactions: \
                 rejectTransactionMessage is true";
             return Err(Refusal::new(ResponseCode::NoPermission, remark));
         }
+        // What it wants is done with its commit; what cannot be is refused now.
+        wish.check(broker)?;
         let (topic, queue_id, group) = (&self.topic, self.queue_id, self.header.producer_group);
         self.messages.edit(|properties| transaction::halve(properties, topic, queue_id, group));
         self.header.sys_flag &= !sys_flag::TRANSACTION_MASK;
@@ -265,6 +277,7 @@ impl<'a> Draft<'a> {
             queue_id: if self.header.queue_id < 0 { self.queue_id } else { self.header.queue_id },
             queue_offset: appended.first().map_or(0, |one| one.queue_offset),
             transaction_id: self.unique_key.as_deref(),
+            recall_handle: self.recall_handle.as_deref(),
             region: Some(&broker.config.region_id),
             trace_on: Some(broker.config.trace_on),
             ..SendResponse::default()

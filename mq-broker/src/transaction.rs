@@ -35,7 +35,7 @@ use mq_core::protocol::record::{NewRecord, Record, Verify, parse_offset_msg_id, 
 use tracing::{debug, warn};
 
 use crate::broker::Broker;
-use crate::delay;
+use crate::delay::{self, Wish};
 use crate::dispatch::{Answer, Handled};
 use crate::offsets::Offsets;
 use crate::refusal::Refusal;
@@ -116,7 +116,7 @@ pub fn halve(properties: &mut Properties, topic: &str, queue_id: i32, group: &st
     // These are the broker's to say: a sender's could name the half message of another.
     properties.remove(key::TRAN_PREPARED_QUEUE_OFFSET);
     properties.remove(key::TRANSACTION_CHECK_TIMES);
-    delay::divert(properties, topic, queue_id);
+    delay::remember(properties, topic, queue_id);
 }
 
 impl<'a> Half<'a> {
@@ -517,10 +517,10 @@ pub(crate) fn end(broker: &Arc<Broker>, request: &Command) -> Handled {
         .map_err(|_| refused("Find prepared transaction message failed".to_owned()))?;
     let half = half_of(&bytes)?;
     check(&half, &header)?;
-    let place = commits.then(|| place(broker, &half));
+    let place = commits.then(|| place(broker, &half)).transpose()?;
     let real = place.as_ref().map(|place| half.committed(place));
     match broker.transactions.decide(&broker.store, &half, real)? {
-        Some(end) => answer_when_stored(broker, request, end),
+        Some(end) => answer_when_stored(broker, Command::success(request), end),
         None => {
             debug!(id = header.msg_id, commits, "a transaction was decided before");
             Ok(Answer::Now(Command::success(request)))
@@ -550,16 +550,13 @@ fn refused(remark: String) -> Refusal {
 }
 
 /// Where a committed message goes: as if it had been sent now, delayed too.
-fn place(broker: &Broker, half: &Half<'_>) -> Place {
+fn place(broker: &Broker, half: &Half<'_>) -> Result<Place, Refusal> {
     let mut properties = Properties::from_wire(half.record.properties.to_owned());
-    let (mut topic, mut queue_id) = (half.topic.to_owned(), half.queue_id);
-    let delay_level = properties.delay_level();
-    if delay_level > 0 {
-        delay::divert(&mut properties, half.topic, half.queue_id);
-        topic = names::SCHEDULE_TOPIC.to_owned();
-        queue_id = broker.delay.level(delay_level) - 1;
-    }
-    Place { topic, queue_id, properties: properties.into_wire() }
+    let wish = Wish::of(half.record.properties);
+    let real = (half.topic, half.queue_id);
+    let detour = delay::divert(broker, &wish, &mut properties, real)?;
+    let (topic, queue_id) = detour.map_or(real, |detour| (detour.topic, detour.queue_id));
+    Ok(Place { topic: topic.to_owned(), queue_id, properties: properties.into_wire() })
 }
 
 /// 323: an administrator has the producer asked again, as if it had not been yet.
@@ -588,7 +585,7 @@ pub(crate) fn resume(broker: &Arc<Broker>, request: &Command) -> Handled {
         false => broker.transactions.replace(&broker.store, &half, copy)?.map(|(_, end)| end),
     };
     match end {
-        Some(end) => answer_when_stored(broker, request, end),
+        Some(end) => answer_when_stored(broker, Command::success(request), end),
         None => Err(refused("the transaction is decided, or will be asked about".to_owned())),
     }
 }

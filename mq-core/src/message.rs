@@ -3,10 +3,13 @@
 //! How they are framed on the wire or on disk is `protocol`'s; when they are sent or handled is
 //! the client's.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::clock::millis;
 use crate::error::Error;
 use crate::names::{self, MessageQueue};
 use crate::properties::{self, Properties, key};
@@ -54,14 +57,42 @@ impl Outgoing {
         self
     }
 
-    /// Delays the message by one of the broker's levels; 0 is no delay.
+    /// Delays the message by one of the broker's levels; 0 is no delay. It replaces what was asked
+    /// for before, as each of the three ways to delay does.
     #[must_use]
-    pub fn delay_level(mut self, level: u8) -> Self {
-        match level {
-            0 => self.properties.remove(key::DELAY),
-            level => self.properties.set(key::DELAY, &level.to_string()),
+    pub fn delay_level(self, level: u8) -> Self {
+        self.delayed(key::DELAY, Some(level).filter(|level| *level > 0))
+    }
+
+    /// Has the message delivered at an instant, in milliseconds since the epoch; at once when that
+    /// is over. Apache RocketMQ has instants from 5.0 on and rounds them down to seconds; a broker
+    /// before that delivers at once.
+    #[must_use]
+    pub fn deliver_at(self, at_ms: i64) -> Self {
+        self.delayed(key::TIMER_DELIVER_MS, Some(at_ms))
+    }
+
+    /// Has the message delivered so much time after the broker has it; else as
+    /// [`Self::deliver_at`].
+    #[must_use]
+    pub fn deliver_after(self, delay: Duration) -> Self {
+        self.delayed(key::TIMER_DELAY_MS, Some(millis(delay)))
+    }
+
+    fn delayed(mut self, name: &str, value: Option<impl Display>) -> Self {
+        for name in [key::DELAY, key::TIMER_DELAY_MS, key::TIMER_DELIVER_MS] {
+            self.properties.remove(name);
+        }
+        if let Some(value) = value {
+            self.properties.push(name, &value.to_string());
         }
         self
+    }
+
+    /// Whether it asks to be delivered later.
+    pub(crate) fn is_delayed(&self) -> bool {
+        let mut names = self.properties.iter().map(|(name, _)| name);
+        names.any(|name| name == key::DELAY || name.starts_with(key::TIMER_PREFIX))
     }
 
     /// Adds a property of the application's own.
@@ -219,6 +250,9 @@ pub struct SendReceipt {
     pub queue: MessageQueue,
     /// Its number in the queue.
     pub queue_offset: i64,
+    /// Of a message for an instant: by it [`recall`](crate::client::Producer::recall) takes the
+    /// message back. Apache RocketMQ gives one from 5.3 on.
+    pub recall_handle: Option<String>,
 }
 
 #[cfg(test)]
@@ -290,6 +324,13 @@ mod tests {
         assert_eq!(message.properties.keys().collect::<Vec<_>>(), ["k1", "k2"]);
         assert_eq!(message.properties.delay_level(), 2);
         assert_eq!(message.properties.get("name"), Some("value"));
+        let message = message.deliver_after(Duration::from_secs(2)).deliver_at(7);
+        assert_eq!(message.properties.get("TIMER_DELIVER_MS"), Some("7"));
+        assert_eq!(
+            message.properties.get("TIMER_DELAY_MS").or(message.properties.get("DELAY")),
+            None
+        );
+        assert!(message.is_delayed() && !message.clone().delay_level(0).is_delayed());
         assert!(message.check().is_ok());
         assert!(Outgoing::new("t", "").property("TAGS", "x").is_err());
         assert!(Outgoing::new("no topic!", "").check().is_err());

@@ -15,6 +15,8 @@ pub const RETRY_PREFIX: &str = "%RETRY%";
 pub const DLQ_PREFIX: &str = "%DLQ%";
 /// Delayed messages wait here, one queue a level.
 pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+/// Messages that wait for an instant of their own.
+pub const TIMER_TOPIC: &str = "rmq_sys_wheel_timer";
 /// Half messages of transactions.
 pub const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 /// Marks of ended transactions.
@@ -54,8 +56,9 @@ const SYSTEM_TOPICS: [&str; 9] = [
 ];
 
 /// Topics that only the broker writes (protocol section 3.6).
-const CLOSED_TOPICS: [&str; 6] = [
+const CLOSED_TOPICS: [&str; 7] = [
     SCHEDULE_TOPIC,
+    TIMER_TOPIC,
     HALF_TOPIC,
     OP_HALF_TOPIC,
     CHECK_MAX_TOPIC,

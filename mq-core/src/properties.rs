@@ -90,6 +90,7 @@ pub mod key {
             INNER_MULTI_DISPATCH = "INNER_MULTI_DISPATCH",
             TRACE_CONTEXT = "TRACE_CONTEXT",
             TRANSIENT_PREFIX = "__RMQ.TRANSIENT.",
+            TIMER_PREFIX = "TIMER_",
         }
     }
 }

@@ -38,6 +38,10 @@ common_mq::component_crate!();
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How far time is moved at once, so that what hangs on it happens in its order.
 const TIME_STEP: Duration = Duration::from_secs(1);
+/// And when much of it passes: less than what makes a member silent.
+const LONG_STEP: Duration = Duration::from_secs(20);
+/// So much time is much.
+const LONG: Duration = Duration::from_secs(60);
 
 static NEXT_NAME: AtomicU32 = AtomicU32::new(0);
 
@@ -164,7 +168,7 @@ impl Cluster {
         let Some(hand) = &self.hand else { return tokio::time::sleep(time).await };
         let mut left = time;
         while !left.is_zero() {
-            let step = left.min(TIME_STEP);
+            let step = left.min(if left > LONG { LONG_STEP } else { TIME_STEP });
             hand.advance(step);
             left -= step;
             // Whoever was woken gets its turn before time goes on.

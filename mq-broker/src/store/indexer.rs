@@ -9,8 +9,8 @@
 
 use std::sync::Arc;
 
-use mq_core::names::SCHEDULE_TOPIC;
-use mq_core::properties::{NAME_END, PAIR_END, java_hash, key};
+use mq_core::names::{SCHEDULE_TOPIC, TIMER_TOPIC};
+use mq_core::properties::{NAME_END, PAIR_END, find, java_hash, key};
 use mq_core::protocol::record::{
     BLANK_BYTES_MIN, MAGIC_BLANK, Record, Scan, Verify, scan, sys_flag,
 };
@@ -372,6 +372,9 @@ impl<'a> Indexed<'a> {
 
 /// What filters compare; for a delayed message the time to deliver it.
 fn tags_code(record: &Record<'_>, indexed: &Indexed<'_>, delay_levels_ms: &[i64]) -> i64 {
+    if record.topic == TIMER_TOPIC {
+        return timer_code(record.properties);
+    }
     let level = indexed.delay.and_then(|level| level.parse::<usize>().ok()).unwrap_or(0);
     if level > 0 && record.topic == SCHEDULE_TOPIC {
         let level = level.min(delay_levels_ms.len());
@@ -380,4 +383,15 @@ fn tags_code(record: &Record<'_>, indexed: &Indexed<'_>, delay_levels_ms: &[i64]
         return record.store_timestamp_ms.saturating_add(delay_ms);
     }
     indexed.tags.map_or(0, |tags| i64::from(java_hash(tags)))
+}
+
+/// When a message of the timer topic is due; negative for one that takes another back. Both are far
+/// from what a hash of tags can be. 0 when the record does not say.
+fn timer_code(properties: &str) -> i64 {
+    let due_ms = find(properties, key::TIMER_OUT_MS).and_then(|due| due.parse::<i64>().ok());
+    let due_ms = due_ms.filter(|due| *due > 0).unwrap_or(0);
+    match find(properties, key::TIMER_DEL_UNIQKEY) {
+        Some(_) => -due_ms,
+        None => due_ms,
+    }
 }

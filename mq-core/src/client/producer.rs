@@ -21,9 +21,13 @@ use crate::error::Error;
 use crate::message::{Outgoing, SendReceipt, SendStatus};
 use crate::names::{DEFAULT_TOPIC, MessageQueue, is_closed_to_senders};
 use crate::properties::{Properties, key};
+use crate::protocol::HeaderError;
 use crate::protocol::code::{RequestCode, ResponseCode};
 use crate::protocol::command::Command;
-use crate::protocol::header::{SendRequest, SendRequestV2, SendResponse};
+use crate::protocol::header::{
+    RecallMessageRequest, RecallMessageResponse, SendRequest, SendRequestV2, SendResponse,
+};
+use crate::protocol::recall::RecallHandle;
 use crate::protocol::record::{BatchItem, encode_batch_item, sys_flag};
 use crate::remote::Remote;
 
@@ -138,6 +142,37 @@ impl Producer {
         Ok(receipts)
     }
 
+    /// Takes a message back that waits for its instant, by the handle of its receipt; gives the
+    /// message's id. After that it is not delivered.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with code 604 when it is too late, and with code 16 by a broker that does
+    /// not allow it, as Apache RocketMQ by default (`recallMessageEnable`).
+    pub async fn recall(&self, handle: &str) -> Result<String, Error> {
+        let RecallHandle { topic, broker_name, .. } = RecallHandle::decode(handle)
+            .ok_or_else(|| Error::Message(format!("`{handle}` is no recall handle")))?;
+        let queue = MessageQueue::new(topic, broker_name, 0);
+        let deadline = self.deadline();
+        let target = self.target(&queue.topic, To::Queue(&queue), None, deadline).await?;
+        let remote = self.reach(&target.link, deadline).await?;
+        let header = RecallMessageRequest {
+            producer_group: Some(&self.group),
+            topic: &queue.topic,
+            recall_handle: handle,
+        };
+        let request = self.client.form(Command::with(RequestCode::RecallMessage, &header));
+        let answer = remote.call(request, self.timeout()).await?;
+        if answer.response_code() != ResponseCode::Success {
+            return Err(refused(&answer));
+        }
+        let unreadable = |error: HeaderError| {
+            let remark = format!("it is taken back, but the answer cannot be read: {error}");
+            Error::Refused { code: answer.code, remark }
+        };
+        let header: RecallMessageResponse<'_> = answer.decode_header().map_err(unreadable)?;
+        Ok(header.msg_id.to_owned())
+    }
+
     /// The queues of a topic that take messages.
     ///
     /// # Errors
@@ -219,10 +254,10 @@ impl Producer {
     fn batch_ready(&self, messages: Vec<Outgoing>) -> Result<Vec<(Ready, String)>, Error> {
         let topic = messages.first().map(|first| first.topic.clone()).unwrap_or_default();
         let check = |message: Outgoing| {
-            let what = match message.properties.delay_level() {
+            let what = match message.is_delayed() {
                 _ if message.topic != topic => "messages of several topics",
-                0 => return self.ready(message),
-                _ => "a delayed message",
+                false => return self.ready(message),
+                true => "a delayed message",
             };
             Err(Error::Message(format!("{what} cannot be sent in one batch")))
         };
@@ -421,6 +456,7 @@ fn receipt(answer: &Command, queue: MessageQueue, key: String) -> Result<SendRec
         offset_msg_id: header.msg_id.to_owned(),
         queue: MessageQueue { queue_id: header.queue_id, ..queue },
         queue_offset: header.queue_offset,
+        recall_handle: header.recall_handle.map(str::to_owned),
     })
 }
 
@@ -478,6 +514,7 @@ fn split_receipts(
             offset_msg_id: ids.next().unwrap_or_default().to_owned(),
             queue: MessageQueue { queue_id: header.queue_id, ..queue.clone() },
             queue_offset: offset,
+            recall_handle: None,
         });
     }
     Ok(())

@@ -20,6 +20,7 @@ pub mod body;
 pub mod command;
 pub mod compression;
 pub mod header;
+pub mod recall;
 pub mod record;
 pub mod register;
 

@@ -83,6 +83,7 @@ RecallMessageRequest<'a> {
 /// Answer to 370.
 RecallMessageResponse<'a> {
     msg_id: &'a str = "msgId",
+    region: Option<&'a str> = "MSG_REGION",
 }
 
 /// 33.
