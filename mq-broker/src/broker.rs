@@ -188,7 +188,7 @@ impl Broker {
     /// What is due and not done, for those who wait for it: a test that moves the clock.
     pub(crate) fn behind(&self) -> u64 {
         let unread = self.store.log.appended.get().saturating_sub(self.store.indexed.get());
-        let late = self.flights.is_late(self.clock.now_ms());
+        let late = self.flights.is_late(self.clock.now_ms()) || self.timers.is_late(self);
         unread + self.delay.due(self) + u64::from(late)
     }
 

@@ -265,6 +265,14 @@ impl Timers {
         Ok(is_new)
     }
 
+    /// Is there a message that is due and not delivered, or one that nobody has looked at?
+    pub(crate) fn is_late(&self, broker: &Broker) -> bool {
+        let queue = broker.store.queues.queue(names::TIMER_TOPIC, 0);
+        let state = self.state();
+        let unread = queue.is_some_and(|queue| state.taken < queue.max_offset());
+        unread || state.next().at_ms <= broker.clock.now_ms()
+    }
+
     /// Undoes [`Self::take_back`], of which no record was stored.
     pub(crate) fn give_again(&self, target: &Target) {
         self.state().taken_back.remove(&self.hasher.hash_one(&target.0));

@@ -146,7 +146,7 @@ impl Life {
 
     /// How many messages were delivered, repeated ones among them.
     async fn delivered(&self) -> i64 {
-        let request = QueueRequest { topic: TOPIC, queue_id: 0, ..Default::default() };
+        let request = QueueRequest { topic: TOPIC, queue_id: 0 };
         let request = Command::with(RequestCode::GetMaxOffset, &request);
         let answer = self.remote.call(request, LIMIT).await.unwrap();
         answer.decode_header::<OffsetResponse>().unwrap().offset

@@ -1,4 +1,5 @@
-//! The Java programs of `tests/interop/java`, compiled once for each version of RocketMQ's client.
+//! The Java programs of `tests/interop/java`, compiled once for each version of RocketMQ's client,
+//! and those of `tests/interop/java5`, which Java compiles when it runs them.
 //!
 //! Where Java or Maven is missing they cannot run: that is told on standard error, and a failure
 //! when `MQ_REQUIRE_INTEROP=1` asks for them.
@@ -54,6 +55,18 @@ impl Java {
             .arg(format!("-Duser.home={}", scratch.display()))
             .args(["-cp", &format!("{folder}/classes:{folder}/dependency/*")])
             .args([class, name_server]);
+        Program::start(&mut java, scratch.join(format!("{class}.log")))
+    }
+
+    /// Starts a program of `tests/interop/java5`, which uses what clients before 5.x do not have.
+    pub fn start_5(&self, class: &str, name_server: &str, scratch: &Path) -> Program {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/java5").join(class);
+        let mut java = Command::new("java");
+        java.args(["-Xmx128m", "-XX:TieredStopAtLevel=1"])
+            .arg(format!("-Duser.home={}", scratch.display()))
+            .args(["-cp", &format!("{}/dependency/*", self.folder.display())])
+            .arg(source.with_extension("java"))
+            .arg(name_server);
         Program::start(&mut java, scratch.join(format!("{class}.log")))
     }
 
