@@ -7,12 +7,12 @@
 //! of what is due first; what is due later is read from the queue again when the window is empty.
 //!
 //! Invariants:
-//! - No message leaves before its instant; those of one instant leave in the order they came.
+//! - No message leaves before its instant; those of one instant leave in their order of arrival.
 //! - The window holds everything pending that is due before `horizon`, and never more than
 //!   `WINDOW_MAX` entries of 16 bytes. How many messages are pending is limited by the disk alone.
-//! - Progress says: of the entries before `taken`, those up to `reached` are delivered, and durably.
+//! - Progress says: of the entries before `taken`, all before `reached` are delivered, and durably.
 //!   A message is appended to its topic before progress passes it: a crash repeats, and never
-//!   loses. A start reads 20 bytes of each entry behind `floor`, and no record of the log.
+//!   loses. A start reads 20 bytes of each entry behind `floor`, and no record of a message.
 //! - A message that was taken back in time is not delivered: both happen under one lock.
 
 use std::cmp::Reverse;

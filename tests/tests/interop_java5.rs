@@ -58,8 +58,7 @@ async fn a_push_consumer_pops_everything_and_a_failed_message_comes_again() {
         producer.send(Outgoing::new("PopTopic", body)).await.expect("it is stored");
     }
     let_the_group_pop(&mq).await;
-    let mut program: Program =
-        java.start_5("PopConsumer", &mq.address.to_string(), scratch.path());
+    let mut program: Program = java.start_5("PopConsumer", &mq.address.to_string(), scratch.path());
     program.wait_until("all came, and `again` once more", PATIENCE, |lines| {
         let bodies: BTreeSet<&str> = got(lines).into_iter().collect();
         bodies.len() == COUNT + 2

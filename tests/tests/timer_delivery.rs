@@ -152,11 +152,14 @@ async fn a_failed_one_comes_again_by_the_retry_rule(cluster: Cluster) {
         _ => Outcome::Ack,
     });
     let _consumer = client.start_consumer(member(&group, &topic), recorder.clone()).await.unwrap();
-    let delay = Duration::from_secs(2);
+    let delay = Duration::from_secs(if cluster.broker.is_some() { 3_600 } else { 3 });
     client.producer("p").send(Outgoing::new(&topic, "x").deliver_after(delay)).await.unwrap();
-    cluster.pass(Duration::from_secs(3)).await;
+    cluster.pass(delay + Duration::from_secs(1)).await;
     recorder.given(1).await;
-    let (again, ()) = tokio::join!(recorder.given(2), cluster.pass(Duration::from_secs(2)));
+    while recorder.seen().len() < 2 {
+        cluster.pass(Duration::from_secs(1)).await;
+    }
+    let again = recorder.seen();
     let waited = again[1].store_timestamp_ms - again[0].store_timestamp_ms;
-    assert!((1_000..20_000).contains(&waited), "a second, by level 1; not its own delay: {waited}");
+    assert!((1_000..3_000_000).contains(&waited), "a second, by level 1; no hour: {waited} ms");
 }
