@@ -34,6 +34,7 @@ use crate::flights::Flights;
 use crate::namesrv::NameServer;
 use crate::offsets::Offsets;
 use crate::registration;
+use crate::reset::Resets;
 use crate::revive;
 use crate::store::disk::Disk;
 use crate::store::{FlushMode, Store, StoreError, StoreOptions};
@@ -65,6 +66,7 @@ pub struct Broker {
     pub(crate) catalog: Catalog,
     pub(crate) clients: Clients,
     pub(crate) offsets: Offsets,
+    pub(crate) resets: Resets,
     pub(crate) delay: Delay,
     /// What pop has handed out.
     pub(crate) flights: Arc<Flights>,
@@ -77,10 +79,14 @@ pub struct Broker {
     pub(crate) memory_bytes: u64,
     /// At 1 the broker stops: parked pulls are answered, loops end.
     pub(crate) stopping: Watermark,
+    /// Grows when parked pulls are to be answered at once.
+    pub(crate) recalled: Watermark,
     /// The name server of the same process, when there is one.
     pub(crate) name_server: Option<Arc<NameServer>>,
     /// Where it listens, when it does.
     pub(crate) address: Option<SocketAddr>,
+    /// The version of the topics that a name server has heard of last.
+    pub(crate) announced: Watermark,
     /// Registrations that name servers have taken.
     pub(crate) registered: Watermark,
     keys: UniqueKeys,
@@ -153,7 +159,10 @@ impl Broker {
             offsets,
             clients: Clients::new(clock.clone()),
             memory_bytes: memory_bytes(config.access_message_in_memory_max_ratio),
+            resets: Resets::default(),
             stopping: Watermark::new(0),
+            recalled: Watermark::new(0),
+            announced: Watermark::new(0),
             registered: Watermark::new(0),
             keys: UniqueKeys::new(&clock),
             store,
@@ -219,7 +228,18 @@ impl Broker {
         threads.into_iter().map(|thread| thread.expect("the system starts threads")).collect()
     }
 
-    fn stops(&self) -> bool {
+    /// From here on nothing waits any more.
+    pub(crate) fn begin_stop(&self) {
+        self.stopping.advance(1);
+        self.recall_pulls();
+    }
+
+    /// Answers all parked pulls, so that their clients pull again.
+    pub(crate) fn recall_pulls(&self) {
+        self.recalled.advance(self.recalled.get() + 1);
+    }
+
+    pub(crate) fn stops(&self) -> bool {
         self.stopping.get() > 0
     }
 
@@ -320,6 +340,7 @@ impl Broker {
         loops.spawn(revive::run(Arc::clone(self)));
         loops.spawn(transaction_check::run(Arc::clone(self)));
         loops.spawn(timer::run(Arc::clone(self)));
+        loops.spawn(registration::announce(Arc::clone(self)));
         if let Some(name_server) = self.name_server.clone() {
             loops.spawn(async move { name_server.expire_forever().await });
         }
@@ -360,7 +381,7 @@ impl RunningBroker {
     /// # Errors
     /// What could not be written.
     pub async fn stop(mut self) -> Result<(), Error> {
-        self.broker.stopping.advance(1);
+        self.broker.begin_stop();
         // Before the port closes, so that clients are not sent to it any more. A name server that
         // does not answer sees the connection end.
         let farewell = self.registration.join_next();

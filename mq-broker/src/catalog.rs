@@ -159,8 +159,7 @@ impl Catalog {
 
     /// The group's settings, made with defaults if that is allowed.
     pub(crate) fn group(&self, group: &str) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
-        let found = self.groups.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned();
-        if let Some(found) = found {
+        if let Some(found) = self.known_group(group) {
             return Ok(found);
         }
         names::check_group(group).map_err(illegal)?;
@@ -173,6 +172,11 @@ impl Catalog {
             ));
         }
         self.add_group(group)
+    }
+
+    /// The group's settings, if it is there.
+    pub(crate) fn known_group(&self, group: &str) -> Option<Arc<SubscriptionGroupConfig>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
     }
 
     /// The group and its retry topic: both are needed as soon as a member is there (protocol 9.15).

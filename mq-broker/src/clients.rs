@@ -18,7 +18,7 @@ use mq_core::protocol::body::{
     CheckClientRequest, ConsumerData, ConsumerIdList, HeartbeatData, SubscriptionData, from_json,
     to_json,
 };
-use mq_core::protocol::code::{RequestCode, ResponseCode};
+use mq_core::protocol::code::{Language, RequestCode, ResponseCode};
 use mq_core::protocol::command::Command;
 use mq_core::protocol::header::{ConsumerGroupRequest, UnregisterClientRequest};
 use mq_core::server::Peer;
@@ -49,7 +49,18 @@ struct Groups {
 struct Member {
     peer: Arc<Peer>,
     client_id: String,
+    language: Language,
+    version: i32,
     seen_ms: i64,
+}
+
+/// A member as those see it who have something to ask of it.
+#[derive(Debug)]
+pub(crate) struct Online {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) client_id: String,
+    pub(crate) language: Language,
+    pub(crate) version: i32,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +68,8 @@ struct ConsumerGroup {
     members: HashMap<u64, Member>,
     /// Topic to its subscription: the last heartbeat's set, as every member must hold the same.
     subscriptions: HashMap<String, Arc<Subscription>>,
+    /// Of these the topics that nobody has made yet.
+    missing: BTreeSet<String>,
 }
 
 /// What a group wants of one topic.
@@ -94,6 +107,25 @@ impl Clients {
         peers
     }
 
+    /// The group waits for topics to be made.
+    fn expect(&self, group: &str, missing: BTreeSet<String>) {
+        if let Some(group) = self.write().consumers.get_mut(group) {
+            group.missing = missing;
+        }
+    }
+
+    /// Tells the groups whose topics have been made, so that they do not wait for their own next
+    /// look.
+    pub(crate) fn announce(&self, is_made: impl Fn(&str) -> bool) {
+        for (name, group) in &mut self.write().consumers {
+            let before = group.missing.len();
+            group.missing.retain(|topic| !is_made(topic));
+            if group.missing.len() < before {
+                group.notify(name);
+            }
+        }
+    }
+
     /// Drops every membership of a connection and tells the groups that lost one.
     pub(crate) fn forget(&self, peer: &Peer) {
         self.remove_members(|member| member.peer.id == peer.id);
@@ -121,27 +153,21 @@ impl Clients {
         });
     }
 
-    fn register_producer(&self, group: &str, peer: &Arc<Peer>, client_id: &str) {
-        let member = self.member(peer, client_id);
+    fn register_producer(&self, group: &str, member: Member) {
+        let peer = Arc::clone(&member.peer);
         self.write().producers.entry(group.to_owned()).or_default().insert(peer.id, member);
     }
 
     /// Returns a complaint about an expression that is none.
-    fn register_consumer(
-        &self,
-        data: &ConsumerData,
-        peer: &Arc<Peer>,
-        client_id: &str,
-    ) -> Option<String> {
+    fn register_consumer(&self, data: &ConsumerData, member: Member) -> Option<String> {
         let subscriptions = compile(&data.subscription_data_set);
         let complaint = subscriptions.iter().find_map(|(topic, subscription)| {
             let remark = subscription.filter.as_ref().err()?;
             Some(format!("group {}, topic {topic}: {remark}", data.group_name))
         });
-        let member = self.member(peer, client_id);
         let mut groups = self.write();
         let group = groups.consumers.entry(data.group_name.clone()).or_default();
-        let joined = group.members.insert(peer.id, member).is_none();
+        let joined = group.members.insert(member.peer.id, member).is_none();
         let moved = group.subscribe(&data.group_name, subscriptions);
         if joined || moved {
             group.notify(&data.group_name);
@@ -173,10 +199,25 @@ impl Clients {
         ids.into_iter().map(str::to_owned).collect()
     }
 
-    fn member(&self, peer: &Arc<Peer>, client_id: &str) -> Member {
+    /// The connections of a consumer group's members.
+    pub(crate) fn online(&self, group: &str) -> Vec<Online> {
+        let groups = self.read();
+        let members = groups.consumers.get(group).map(|group| &group.members);
+        let online = |member: &Member| Online {
+            peer: Arc::clone(&member.peer),
+            client_id: member.client_id.clone(),
+            language: member.language,
+            version: member.version,
+        };
+        members.into_iter().flat_map(HashMap::values).map(online).collect()
+    }
+
+    fn member(&self, peer: &Arc<Peer>, client_id: &str, request: &Command) -> Member {
         Member {
             peer: Arc::clone(peer),
             client_id: client_id.to_owned(),
+            language: request.language,
+            version: request.version,
             seen_ms: self.clock.now_ms(),
         }
     }
@@ -248,11 +289,16 @@ pub(crate) fn heartbeat(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Comman
         names::check_group(&consumer.group_name)
             .map_err(|remark| Refusal::new(ResponseCode::SystemError, remark))?;
         broker.catalog.group_with_retry_topic(&consumer.group_name)?;
-        let complaint = broker.clients.register_consumer(consumer, peer, &data.client_id);
+        let member = broker.clients.member(peer, &data.client_id, request);
+        let complaint = broker.clients.register_consumer(consumer, member);
         unusable = unusable.or(complaint);
+        let subscribed = consumer.subscription_data_set.iter().map(|wanted| &wanted.topic);
+        let missing = subscribed.filter(|topic| broker.catalog.topic(topic).is_none());
+        broker.clients.expect(&consumer.group_name, missing.cloned().collect());
     }
     for producer in &data.producer_data_set {
-        broker.clients.register_producer(&producer.group_name, peer, &data.client_id);
+        let member = broker.clients.member(peer, &data.client_id, request);
+        broker.clients.register_producer(&producer.group_name, member);
     }
     if let Some(remark) = unusable {
         return Err(Refusal::new(ResponseCode::SubscriptionParseFailed, remark));

@@ -15,7 +15,8 @@ use tracing::debug;
 use crate::broker::Broker;
 use crate::refusal::Refusal;
 use crate::{
-    ack, assignment, catalog, clients, offsets, pop, pull, query, recall, retry, send, transaction,
+    ack, assignment, catalog, clients, forward, offsets, pop, pull, query, recall, reset, retry,
+    send, transaction,
 };
 
 /// What a handler has to say.
@@ -75,6 +76,10 @@ fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled 
         RequestCode::EndTransaction => transaction::end(broker, request),
         RequestCode::ResumeCheckHalfMessage => transaction::resume(broker, request),
         RequestCode::CheckClientConfig => clients::check_config(broker, request),
+        RequestCode::InvokeBrokerToResetOffset => reset::handle(broker, request),
+        RequestCode::InvokeBrokerToGetConsumerStatus => forward::status(broker, request),
+        RequestCode::GetConsumerRunningInfo => forward::running_info(broker, request),
+        RequestCode::ConsumeMessageDirectly => forward::consume_directly(broker, request),
         RequestCode::ConsumerSendMsgBack => retry::handle(broker, request),
         RequestCode::RecallMessage => recall::handle(broker, peer, request),
         RequestCode::UpdateAndCreateTopic => catalog::create_topic(broker, request),

@@ -81,7 +81,7 @@ impl Drop for Embedded {
     /// An application that did not stop it: threads end by themselves, the next start recovers.
     fn drop(&mut self) {
         if let Some((runtime, running)) = self.state().take() {
-            running.broker().stopping.advance(1);
+            running.broker().begin_stop();
             runtime.shutdown_background();
         }
     }

@@ -140,14 +140,18 @@ pub(crate) fn is_young(broker: &Broker, queue: &ConsumeQueue) -> bool {
 /// 15: a group tells where it stands.
 pub(crate) fn update(broker: &Arc<Broker>, request: &Command) -> Handled {
     let header: UpdateConsumerOffsetRequest<'_> = request.decode_header()?;
-    check_names(header.consumer_group, header.topic)?;
-    broker.offsets.commit(
-        header.consumer_group,
-        header.topic,
-        header.queue_id,
-        header.commit_offset,
-    );
+    let UpdateConsumerOffsetRequest { consumer_group, topic, queue_id, commit_offset } = header;
+    check_names(consumer_group, topic)?;
+    commit(broker, (consumer_group, topic, queue_id), commit_offset);
     Ok(Answer::Now(Command::success(request)))
+}
+
+/// Takes what a member says about a queue of a group, unless it comes from before a reset.
+pub(crate) fn commit(broker: &Broker, place: (&str, &str, i32), offset: i64) {
+    let (group, topic, queue_id) = place;
+    if broker.resets.allow(group, topic, queue_id, offset) {
+        broker.offsets.commit(group, topic, queue_id, offset);
+    }
 }
 
 /// Names that a peer chooses are checked before they become keys of a table.

@@ -279,6 +279,8 @@ impl Ask {
     fn catch_up(&self, source: &Source, window: &mut Window) {
         let (lane, queue) = (&source.lane, &source.queue);
         let (min, max) = (queue.min_offset(), queue.max_offset());
+        // Following what is committed, pop follows resets.
+        self.broker.resets.forget(&lane.group, &lane.topic, lane.queue_id);
         let committed = self.broker.offsets.committed(&lane.group, &lane.topic, lane.queue_id);
         // As for pulls: a young queue is read from its start.
         let at_end =

@@ -20,6 +20,7 @@ use crate::broker::Broker;
 use crate::catalog::{perm, topic_unknown};
 use crate::dispatch::{Answer, Handled};
 use crate::filter::{Filter, SIFTED_MAX};
+use crate::offsets;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::commit_log::CommitLog;
@@ -50,6 +51,8 @@ struct Pull {
     offset: i64,
     count: usize,
     filter: Filter,
+    /// How often parked pulls had been recalled when this one came.
+    recalled: u64,
 }
 
 /// What a read of the queue gave.
@@ -59,26 +62,36 @@ struct Found {
     body: Bytes,
 }
 
+impl Found {
+    /// The pull is to go on at another offset.
+    fn elsewhere(next: i64) -> Self {
+        Self { code: ResponseCode::PullOffsetMoved, next, body: Bytes::new() }
+    }
+}
+
 pub(crate) fn handle(broker: &Arc<Broker>, request: &Command) -> Handled {
     let header: PullRequest<'_> = request.decode_header()?;
     let filter = check(broker, &header)?;
+    // Before the resets are looked at: one that comes later recalls this pull.
+    let recalled = broker.recalled.get();
     if header.sys_flag & flag::COMMIT_OFFSET != 0 {
-        broker.offsets.commit(
-            header.consumer_group,
-            header.topic,
-            header.queue_id,
-            header.commit_offset,
-        );
+        let place = (header.consumer_group, header.topic, header.queue_id);
+        offsets::commit(broker, place, header.commit_offset);
     }
+    let jump = broker.resets.jump(&header, request.version, &broker.clock);
     let pull = Pull {
         broker: Arc::clone(broker),
         queue: broker.store.queues.queue_or_create(header.topic, header.queue_id)?,
         offset: header.queue_offset,
         count: usize::try_from(header.max_msg_nums).unwrap_or(1).clamp(1, MESSAGES_MAX),
         filter,
+        recalled,
     };
+    if let Some(target) = jump {
+        return Ok(Answer::Now(pull.answer(request, Found::elsewhere(target))));
+    }
     let found = pull.read(pull.offset)?;
-    let may_wait = header.sys_flag & flag::SUSPEND != 0 && !request.is_oneway();
+    let may_wait = header.sys_flag & flag::SUSPEND != 0 && !request.is_oneway() && !broker.stops();
     if found.code != ResponseCode::PullNotFound || !may_wait {
         return Ok(Answer::Now(pull.answer(request, found)));
     }
@@ -154,14 +167,16 @@ impl Pull {
             let target = u64::try_from(self.offset).unwrap_or(0) + 1;
             let grown = tokio::select! {
                 grown = timeout_at(deadline, self.queue.length.reached(target)) => grown,
-                _ = self.broker.stopping.reached(1) => Ok(Err(Closed("the broker stops".into()))),
+                _ = self.broker.recalled.reached(self.recalled + 1) => {
+                    Ok(Err(Closed("the pull is recalled".into())))
+                }
             };
             match self.read(self.offset) {
                 Err(error) => return Refusal::from(error).answer(&request),
                 Ok(found) if found.code == ResponseCode::Success => {
                     return self.answer(&request, found);
                 }
-                // The time is up or the broker stops: say what there is.
+                // The time is up or the pull is recalled: say what there is.
                 Ok(found) if !matches!(grown, Ok(Ok(_))) => return self.answer(&request, found),
                 Ok(found) => self.offset = found.next,
             }
@@ -240,9 +255,9 @@ fn outside(offset: i64, min: i64, max: i64) -> Option<Found> {
     let (code, next) = if offset == max || (max == 0 && offset == 0) {
         (ResponseCode::PullNotFound, offset)
     } else if offset > max {
-        (ResponseCode::PullOffsetMoved, max)
+        return Some(Found::elsewhere(max));
     } else if offset < min {
-        (ResponseCode::PullOffsetMoved, min)
+        return Some(Found::elsewhere(min));
     } else {
         return None;
     };

@@ -3,7 +3,8 @@
 //!
 //! Not here: the name server (`namesrv.rs`), the topics (`catalog.rs`). Invariants: each name
 //! server has a task of its own, so that one that is down delays nothing; a change that comes
-//! while a registration is under way makes another one follow.
+//! while a registration is under way makes another one follow; groups that wait for a topic hear
+//! of it when a name server has.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,6 +44,20 @@ pub(crate) async fn run(broker: Arc<Broker>) {
         tellers.spawn(teller.run());
     }
     while tellers.join_next().await.is_some() {}
+}
+
+/// Tells the groups that wait for a topic when it has a route.
+pub(crate) async fn announce(broker: Arc<Broker>) {
+    // The name server of this process knows all topics as soon as they are there.
+    let known = match broker.name_server {
+        Some(_) => &broker.catalog.version,
+        None => &broker.announced,
+    };
+    let mut seen = known.get();
+    while known.reached(seen + 1).await.is_ok() {
+        seen = known.get();
+        broker.clients.announce(|topic| broker.catalog.topic(topic).is_some());
+    }
 }
 
 impl Broker {
@@ -93,7 +108,12 @@ impl Teller {
             let told = version.get();
             let pause = tokio::select! {
                 _ = broker.stopping.reached(1) => break,
-                told = self.register() => self.note(told),
+                outcome = self.register() => {
+                    if outcome.is_ok() {
+                        broker.announced.advance(told);
+                    }
+                    self.note(outcome)
+                }
             };
             tokio::select! {
                 _ = broker.stopping.reached(1) => break,

@@ -544,6 +544,21 @@ ResetOffsetBody {
     offset_table: QueueMap<i64>,
 }
 
+/// 220 as members in C++ read it.
+#[derive(Default)]
+ResetOffsetForC {
+    offset_table: Vec<QueueOffsetForC>,
+}
+
+/// A queue and its offset in one object.
+#[derive(Default)]
+QueueOffsetForC {
+    topic: String,
+    broker_name: String,
+    queue_id: i32,
+    offset: i64,
+}
+
 /// Answer to 221 (the first) and 223 (the second).
 #[derive(Default)]
 ConsumerStatusBody {
