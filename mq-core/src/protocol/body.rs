@@ -116,10 +116,14 @@ macro_rules! bodies {
 }
 
 /// Enumerations whose names Java reads; a name we do not know is kept out of the way as `Unknown`.
+/// The client for C++ sends a value's place in Java's order instead of its name.
 macro_rules! names {
-    ($($(#[$doc:meta])* $name:ident { $default:ident = $text:literal, $($variant:ident = $other:literal,)* })*) => {$(
+    ($($(#[$doc:meta])* $name:ident {
+        $default:ident = $text:literal $place:literal,
+        $($variant:ident = $other:literal $other_place:literal,)*
+    })*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
         pub enum $name {
             #[doc = concat!("`", $text, "`")]
             #[default]
@@ -131,40 +135,84 @@ macro_rules! names {
                 $variant,
             )*
             /// A name that this release does not know.
-            #[serde(other)]
             Unknown,
         }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Ok(match NameOrPlace::deserialize(deserializer)? {
+                    NameOrPlace::Name(name) => match &*name {
+                        $text => Self::$default,
+                        $($other => Self::$variant,)*
+                        _ => Self::Unknown,
+                    },
+                    NameOrPlace::Place(place) => match place {
+                        $place => Self::$default,
+                        $($other_place => Self::$variant,)*
+                        _ => Self::Unknown,
+                    },
+                })
+            }
+        }
     )*};
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NameOrPlace<'a> {
+    Name(std::borrow::Cow<'a, str>),
+    Place(i64),
+}
+
+impl NameOrPlace<'_> {
+    fn number<E: serde::de::Error>(self) -> Result<i64, E> {
+        match self {
+            Self::Name(text) => text.parse().map_err(E::custom),
+            Self::Place(number) => Ok(number),
+        }
+    }
+}
+
+/// A number, which the client for C++ writes as text.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    NameOrPlace::deserialize(deserializer)?.number()
+}
+
+/// Hash codes, which the client for Go writes as text.
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<i32>, D::Error> {
+    let all = Vec::<NameOrPlace<'_>>::deserialize(deserializer)?.into_iter();
+    let code = |one: NameOrPlace<'_>| i32::try_from(one.number()?).map_err(D::Error::custom);
+    all.map(code).collect()
 }
 
 names! {
 /// How a group consumes.
 ConsumeType {
-    Passively = "CONSUME_PASSIVELY",
-    Actively = "CONSUME_ACTIVELY",
-    Pop = "CONSUME_POP",
+    Passively = "CONSUME_PASSIVELY" 1,
+    Actively = "CONSUME_ACTIVELY" 0,
+    Pop = "CONSUME_POP" 2,
 }
 
 /// Whether a group shares messages out or gives all to every member.
 MessageModel {
-    Clustering = "CLUSTERING",
-    Broadcasting = "BROADCASTING",
+    Clustering = "CLUSTERING" 1,
+    Broadcasting = "BROADCASTING" 0,
 }
 
 /// Where a group without progress begins.
 ConsumeFromWhere {
-    LastOffset = "CONSUME_FROM_LAST_OFFSET",
-    FirstOffset = "CONSUME_FROM_FIRST_OFFSET",
-    Timestamp = "CONSUME_FROM_TIMESTAMP",
-    LastOffsetAndFromMinWhenBootFirst = "CONSUME_FROM_LAST_OFFSET_AND_FROM_MIN_WHEN_BOOT_FIRST",
-    MinOffset = "CONSUME_FROM_MIN_OFFSET",
-    MaxOffset = "CONSUME_FROM_MAX_OFFSET",
+    LastOffset = "CONSUME_FROM_LAST_OFFSET" 0,
+    FirstOffset = "CONSUME_FROM_FIRST_OFFSET" 4,
+    Timestamp = "CONSUME_FROM_TIMESTAMP" 5,
+    LastOffsetAndFromMinWhenBootFirst = "CONSUME_FROM_LAST_OFFSET_AND_FROM_MIN_WHEN_BOOT_FIRST" 1,
+    MinOffset = "CONSUME_FROM_MIN_OFFSET" 2,
+    MaxOffset = "CONSUME_FROM_MAX_OFFSET" 3,
 }
 
 /// How many tags messages of a topic have.
 TopicFilterType {
-    SingleTag = "SINGLE_TAG",
-    MultiTag = "MULTI_TAG",
+    SingleTag = "SINGLE_TAG" 0,
+    MultiTag = "MULTI_TAG" 1,
 }
 }
 
@@ -203,7 +251,9 @@ SubscriptionData {
     topic: String,
     sub_string: String,
     tags_set: BTreeSet<String>,
+    #[serde(deserialize_with = "numbers")]
     code_set: BTreeSet<i32>,
+    #[serde(deserialize_with = "number")]
     sub_version: i64,
     expression_type: String,
 }
@@ -676,8 +726,8 @@ BatchAck {
 names! {
 /// How a client gets the messages of a queue.
 MessageRequestMode {
-    Pull = "PULL",
-    Pop = "POP",
+    Pull = "PULL" 0,
+    Pop = "POP" 1,
 }
 }
 
@@ -842,6 +892,22 @@ mod tests {
         assert_eq!(group.message_model, MessageModel::Broadcasting);
         assert_eq!(group.consume_from_where, ConsumeFromWhere::Unknown);
         assert!(group.subscription_data_set[0].is_by_tags());
+    }
+
+    #[test]
+    fn a_heartbeat_in_numbers_is_read() {
+        let body = br#"{"clientID":"1","consumerDataSet":[{"consumeFromWhere":4,"consumeType":0,
+            "groupName":"g","messageModel":0,"subscriptionDataSet":[{"codeSet":["-7",0],
+            "subString":"TagA","subVersion":"1795521440528","tagsSet":["TagA"],"topic":"t"}]}]}
+            "#;
+        let heartbeat: HeartbeatData = from_json(body).unwrap();
+        let group = &heartbeat.consumer_data_set[0];
+        assert_eq!(group.consume_from_where, ConsumeFromWhere::FirstOffset);
+        assert_eq!(group.consume_type, ConsumeType::Actively);
+        assert_eq!(group.message_model, MessageModel::Broadcasting);
+        let subscription = &group.subscription_data_set[0];
+        assert_eq!(subscription.sub_version, 1_795_521_440_528);
+        assert_eq!(subscription.code_set, [-7, 0].into());
     }
 
     #[test]
