@@ -1,15 +1,13 @@
 //! The Java programs of `tests/interop/java`, compiled once for each version of RocketMQ's client,
 //! and those of `tests/interop/java5`, which Java compiles when it runs them.
 //!
-//! Where Java or Maven is missing they cannot run: that is told on standard error, and a failure
-//! when `MQ_REQUIRE_INTEROP=1` asks for them.
+//! Building them, and what happens where it is impossible: `foreign.rs`.
 
-use std::env;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::foreign::build;
 use crate::program::Program;
 
 /// Compiled programs and the client they use.
@@ -25,24 +23,7 @@ impl Java {
     /// # Panics
     /// When they do not compile, or cannot be and `MQ_REQUIRE_INTEROP=1`.
     pub fn with_client(version: &str) -> Option<Self> {
-        for tool in [["java", "-version"], ["mvn", "-version"]] {
-            let [name, argument] = tool;
-            let found = Command::new(name).arg(argument).output();
-            if found.is_ok_and(|output| output.status.success()) {
-                continue;
-            }
-            assert!(!is_required(), "MQ_REQUIRE_INTEROP=1, and there is no `{name}`");
-            // Past the capture of the test harness: a skipped test is to be seen.
-            let line = format!("SKIPPED: a test needs `{name}`, which is not installed\n");
-            let _unseen = std::io::stderr().write_all(line.as_bytes());
-            return None;
-        }
-        let test = env::current_exe().expect("a test knows its own file");
-        let target = test.ancestors().nth(3).expect("a test lies in the target folder");
-        let folder = target.join("interop").join(format!("java-{version}"));
-        let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/java/build");
-        let status = Command::new(build).arg(&folder).arg(version).status();
-        assert!(status.is_ok_and(|status| status.success()), "the Java programs do not compile");
+        let folder = build("java", &["java -version", "mvn -version"], &[version])?;
         Some(Self { folder })
     }
 
@@ -74,8 +55,4 @@ impl Java {
     pub fn run(&self, class: &str, name_server: &str, scratch: &Path) -> Vec<String> {
         self.start(class, name_server, scratch).finish(Duration::from_secs(60))
     }
-}
-
-fn is_required() -> bool {
-    env::var("MQ_REQUIRE_INTEROP").is_ok_and(|value| value == "1")
 }

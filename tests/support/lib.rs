@@ -13,6 +13,7 @@
 pub mod readme {}
 
 mod application;
+pub mod foreign;
 pub mod java;
 pub mod program;
 

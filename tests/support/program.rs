@@ -58,6 +58,11 @@ impl Program {
         }
     }
 
+    /// Takes what it has written by now.
+    pub fn read_more(&mut self) {
+        self.seen.extend(self.lines.try_iter());
+    }
+
     /// Waits for the program's end and returns its lines.
     ///
     /// # Panics
