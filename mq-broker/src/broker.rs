@@ -31,6 +31,7 @@ use crate::clients::Clients;
 use crate::config::{BrokerConfig, FlushDiskType};
 use crate::delay::{self, Delay};
 use crate::flights::Flights;
+use crate::locks::Locks;
 use crate::namesrv::NameServer;
 use crate::offsets::Offsets;
 use crate::registration;
@@ -65,6 +66,7 @@ pub struct Broker {
     pub(crate) store: Store,
     pub(crate) catalog: Catalog,
     pub(crate) clients: Clients,
+    pub(crate) locks: Locks,
     pub(crate) offsets: Offsets,
     pub(crate) resets: Resets,
     pub(crate) delay: Delay,
@@ -160,6 +162,7 @@ impl Broker {
             clients: Clients::new(clock.clone()),
             memory_bytes: memory_bytes(config.access_message_in_memory_max_ratio),
             resets: Resets::default(),
+            locks: Locks::new(clock.clone()),
             stopping: Watermark::new(0),
             recalled: Watermark::new(0),
             announced: Watermark::new(0),
@@ -349,6 +352,7 @@ impl Broker {
             loop {
                 broker.clock.sleep(EXPIRE_PERIOD).await;
                 broker.clients.expire();
+                broker.locks.expire();
             }
         });
         loops

@@ -212,6 +212,13 @@ impl Clients {
         members.into_iter().flat_map(HashMap::values).map(online).collect()
     }
 
+    /// Is a client connected as a member of the group?
+    pub(crate) fn is_member(&self, group: &str, client_id: &str) -> bool {
+        let groups = self.read();
+        let members = groups.consumers.get(group).map(|group| &group.members);
+        members.into_iter().flat_map(HashMap::values).any(|member| member.client_id == client_id)
+    }
+
     fn member(&self, peer: &Arc<Peer>, client_id: &str, request: &Command) -> Member {
         Member {
             peer: Arc::clone(peer),

@@ -15,8 +15,8 @@ use tracing::debug;
 use crate::broker::Broker;
 use crate::refusal::Refusal;
 use crate::{
-    ack, assignment, catalog, clients, forward, offsets, pop, pull, query, recall, reset, retry,
-    send, transaction,
+    ack, assignment, catalog, clients, forward, locks, offsets, pop, pull, query, recall, reset,
+    retry, send, transaction,
 };
 
 /// What a handler has to say.
@@ -73,6 +73,8 @@ fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled 
         RequestCode::HeartBeat => clients::heartbeat(broker, peer, request),
         RequestCode::UnregisterClient => clients::unregister(broker, peer, request),
         RequestCode::GetConsumerListByGroup => clients::consumer_list(broker, request),
+        RequestCode::LockBatchMq => locks::lock(broker, request),
+        RequestCode::UnlockBatchMq => locks::unlock(broker, request),
         RequestCode::EndTransaction => transaction::end(broker, request),
         RequestCode::ResumeCheckHalfMessage => transaction::resume(broker, request),
         RequestCode::CheckClientConfig => clients::check_config(broker, request),

@@ -21,6 +21,7 @@ mod delay;
 mod filter;
 mod flights;
 mod forward;
+mod locks;
 mod offsets;
 mod pop;
 mod pull;
