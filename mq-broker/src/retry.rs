@@ -60,11 +60,11 @@ pub(crate) fn handle(broker: &Arc<Broker>, request: &Command) -> Handled {
         Next::DeadLetter => {
             let topic = names::dlq_topic(header.group);
             broker.catalog.ensure_topic(&topic, 1)?;
-            put(broker, &record, (&topic, 0), None)?
+            put(broker, &record, (&topic, 0), Fate::Dead { cause: header.cause })?
         }
         Next::Retry { delay_level } => {
             let level = broker.delay.level(delay_level);
-            put(broker, &record, (&names::retry_topic(header.group), 0), Some(level))?
+            put(broker, &record, (&names::retry_topic(header.group), 0), Fate::Delayed { level })?
         }
     };
     answer_when_stored(broker, Command::success(request), end)
@@ -81,12 +81,19 @@ pub(crate) fn read_original(broker: &Broker, offset: i64) -> Result<bytes::Bytes
     }
 }
 
+/// What becomes of a copy.
+#[derive(Clone, Copy)]
+enum Fate<'a> {
+    Delayed { level: i32 },
+    Dead { cause: Option<&'a str> },
+}
+
 /// Appends the copy; gives the end of its record.
 fn put(
     broker: &Broker,
     record: &Record<'_>,
     (topic, queue_id): (&str, i32),
-    delay_level: Option<i32>,
+    fate: Fate<'_>,
 ) -> Result<u64, Refusal> {
     let mut properties = Properties::from_wire(record.properties.to_owned());
     if properties.get(key::RETRY_TOPIC).is_none() {
@@ -99,12 +106,16 @@ fn put(
     properties.set(key::WAIT, "false");
     properties.remove(key::DELAY);
     let (mut topic, mut queue_id) = (topic, queue_id);
-    if let Some(level) = delay_level {
-        properties.set(key::DELAY, &level.to_string());
-        let wish = Wish::of(record.properties).at_level(level);
-        if let Some(detour) = delay::divert(broker, &wish, &mut properties, (topic, queue_id))? {
-            (topic, queue_id) = (detour.topic, detour.queue_id);
+    match fate {
+        Fate::Delayed { level } => {
+            properties.set(key::DELAY, &level.to_string());
+            let wish = Wish::of(record.properties).at_level(level);
+            let to = (topic, queue_id);
+            if let Some(detour) = delay::divert(broker, &wish, &mut properties, to)? {
+                (topic, queue_id) = (detour.topic, detour.queue_id);
+            }
         }
+        Fate::Dead { cause } => properties.set_cause(cause.unwrap_or_default()),
     }
     let copy = NewRecord {
         topic,

@@ -176,6 +176,11 @@ impl Delivery {
         self.properties.keys()
     }
 
+    /// Of a dead letter: why its last handler failed, as far as the broker was told.
+    pub fn cause(&self) -> Option<&str> {
+        self.properties.get(key::DLQ_CAUSE)
+    }
+
     /// A property by name.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.properties.get(name)

@@ -11,8 +11,14 @@ use std::fmt;
 pub const NAME_END: char = '\u{1}';
 /// Ends a pair; the last one of a text may lack it.
 pub const PAIR_END: char = '\u{2}';
+/// A cause is cut at this length.
+const CAUSE_BYTES_MAX: usize = 256;
+/// Properties of this length have no room for a cause any more: a dead letter that cannot be stored
+/// were worse than one without.
+const NO_ROOM_BYTES: usize = 30_000;
 
-/// The names RocketMQ gives to properties.
+/// The names RocketMQ gives to properties, and one of ours: `DLQ_CAUSE` says why a message became a
+/// dead letter ([`Properties::set_cause`]). RocketMQ's brokers and clients pass it over.
 pub mod key {
     macro_rules! keys {
         (reserved { $($reserved:ident = $text:literal,)* } free { $($free:ident = $other:literal,)* }) => {
@@ -78,6 +84,7 @@ pub mod key {
             BORN_TIMESTAMP = "BORN_TIMESTAMP",
             DLQ_ORIGIN_TOPIC = "DLQ_ORIGIN_TOPIC",
             DLQ_ORIGIN_MESSAGE_ID = "DLQ_ORIGIN_MESSAGE_ID",
+            DLQ_CAUSE = "DLQ_CAUSE",
             CRC32 = "__CRC32#",
         }
         free {
@@ -134,6 +141,16 @@ impl Properties {
     /// Adds a pair without looking for an older one of the name.
     pub fn push(&mut self, name: &str, value: &str) {
         push_pair(&mut self.0, name, value);
+    }
+
+    /// Says why a message has become a dead letter, in one line of limited length. Without room
+    /// for it, or without a word in it, nothing is said.
+    pub fn set_cause(&mut self, cause: &str) {
+        let line = one_line(cause);
+        self.remove(key::DLQ_CAUSE);
+        if !line.is_empty() && self.0.len() < NO_ROOM_BYTES {
+            self.push(key::DLQ_CAUSE, &line);
+        }
     }
 
     /// Takes a name away.
@@ -247,6 +264,22 @@ pub fn around<'a>(wire: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
     None
 }
 
+/// The first words of a text, without line breaks and whatever else is not to be seen.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
+        if !word.is_empty() && !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+        if line.len() >= CAUSE_BYTES_MAX {
+            line.truncate(line.floor_char_boundary(CAUSE_BYTES_MAX));
+            break;
+        }
+    }
+    line
+}
+
 /// The keys in the value of `KEYS`.
 pub fn split_keys(value: &str) -> impl Iterator<Item = &str> {
     value.split(' ').filter(|key| !key.is_empty())
@@ -303,6 +336,20 @@ mod tests {
         assert_eq!(properties.as_str(), "b\u{1}2\u{2}a\u{1}3\u{2}");
         properties.remove("b");
         assert_eq!(properties.as_str(), "a\u{1}3\u{2}");
+    }
+
+    #[test]
+    fn a_cause_is_one_line_of_limited_length() {
+        let mut properties = Properties::default();
+        properties.set_cause("  no\nsuch \u{1}DELAY\u{2} table\t");
+        assert_eq!(properties.get(key::DLQ_CAUSE), Some("no such DELAY table"));
+        properties.set_cause(&"\u{6807}".repeat(1_000));
+        assert_eq!(properties.get(key::DLQ_CAUSE), Some(&*"\u{6807}".repeat(85)));
+        properties.set_cause(" ");
+        assert!(properties.is_empty());
+        properties.push("a", &"x".repeat(NO_ROOM_BYTES));
+        properties.set_cause("x");
+        assert_eq!(properties.get(key::DLQ_CAUSE), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod readme {}
 
 mod application;
 pub mod foreign;
+pub mod history;
 pub mod java;
 pub mod program;
 

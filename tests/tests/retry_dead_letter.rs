@@ -108,7 +108,7 @@ async fn the_last_failure_makes_a_dead_letter(cluster: Cluster) {
     let client = cluster.client().await;
     let recorder = Recorder::answering(|_| fail());
     let mut options = member(&group, &topic);
-    options.max_attempts = 1;
+    options.max_attempts = Some(1);
     let _consumer = client.start_consumer(options, recorder.clone()).await.unwrap();
     client.producer("p").send(Outgoing::new(&topic, "hopeless").key("k")).await.unwrap();
     recorder.given(1).await;

@@ -1,12 +1,13 @@
 //! `Consumer`: a member of a group. It joins, finds out which queues are its own, commits how far
 //! they are, and leaves in order. Not here: one queue's pulls (`worker.rs`), handlers
-//! (`handling.rs`), who gets which queue (`rebalance.rs`).
+//! (`handling.rs`), who gets which queue (`rebalance.rs`), locks (`ordered.rs`).
 //!
 //! Invariants: brokers know the member before it asks who else there is; a queue is worked by at
 //! most one worker; what is committed was handled or given back. A member that is dropped without
 //! [`Consumer::shutdown`] commits no more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,11 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::handling::{self, Ready};
+use super::handling::{self, Callee, Ready};
+use super::local_offsets::LocalOffsets;
+use super::offsets::First;
+use super::ordered::{self, Order};
+use super::window::Load;
 use super::worker::{self, Progress};
 use super::{Client, Producer, offsets, rebalance, refused};
 use crate::clock::Clock;
@@ -24,8 +29,8 @@ use crate::error::Error;
 use crate::message::Delivery;
 use crate::names::{self, INNER_PRODUCER_GROUP, MessageQueue};
 use crate::protocol::body::{
-    CheckClientRequest, ConsumeFromWhere, ConsumerData, ConsumerIdList, ResetOffsetBody,
-    SubscriptionData, from_json, to_json,
+    CheckClientRequest, ConsumeFromWhere, ConsumerData, ConsumerIdList, MessageModel,
+    ResetOffsetBody, SubscriptionData, from_json, to_json,
 };
 use crate::protocol::code::{RequestCode, ResponseCode};
 use crate::protocol::command::Command;
@@ -106,6 +111,42 @@ pub enum ConsumeFrom {
     Timestamp(i64),
 }
 
+/// In which order messages are handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConsumeMode {
+    /// In any order, many of one queue at once.
+    #[default]
+    Concurrently,
+    /// Those of one queue one after another, in their order, by the one member that has the queue's
+    /// lock. A message that fails is handled again in its place, and only its queue waits for it.
+    ///
+    /// A handler is dropped, and its message handled again, when the member loses the lock. One
+    /// that blocks its thread cannot be dropped; if it blocks for more than 5 s after that, it may
+    /// run beside the queue's new owner, and should guard its work by the queue offset, which only
+    /// grows.
+    Orderly,
+}
+
+/// How much may be pulled and not yet handled. What a pull brings may go beyond it once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PullThreshold {
+    /// Messages of one queue.
+    pub queue_messages: usize,
+    /// Bytes of one queue.
+    pub queue_bytes: usize,
+    /// Messages of all queues of the consumer.
+    pub messages: usize,
+    /// Bytes of all queues of the consumer.
+    pub bytes: usize,
+}
+
+impl Default for PullThreshold {
+    fn default() -> Self {
+        const BYTES: usize = 100 * 1024 * 1024;
+        Self { queue_messages: 1_000, queue_bytes: BYTES, messages: 50_000, bytes: BYTES }
+    }
+}
+
 /// How a consumer consumes.
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
@@ -114,16 +155,30 @@ pub struct ConsumerOptions {
     pub group: String,
     /// The topics; the group's retry topic is added.
     pub subscriptions: Vec<Subscription>,
-    /// How many messages are handled at once.
+    /// Whether the members share the messages out, or each gets all of them. A broadcasting group
+    /// has no retries: what fails is dropped, with a line in the log.
+    pub model: MessageModel,
+    /// The order of handling.
+    pub mode: ConsumeMode,
+    /// How many handlers run at once.
     pub concurrency: usize,
     /// Where to begin without progress.
     pub from: ConsumeFrom,
-    /// How often a failed message is given out again before it becomes a dead letter.
-    pub max_attempts: i32,
+    /// How often a failed message is given out again before it becomes a dead letter. `None`: what
+    /// the broker keeps for the group (16 by default); in orderly consumption, without end.
+    pub max_attempts: Option<i32>,
+    /// How long a queue rests after a failure in orderly consumption.
+    pub suspend: Duration,
     /// A handler that takes longer is dropped, and its message has failed.
     pub consume_timeout: Duration,
     /// How many messages one pull asks for.
     pub pull_batch: i32,
+    /// When pulling waits for handlers.
+    pub threshold: PullThreshold,
+    /// The folder for the progress of broadcasting consumers; `.rocketmq_offsets` in the home
+    /// folder by default. Progress is kept under the client's id, so it is kept only for clients
+    /// with a chosen `instance`; others begin where [`Self::from`] says.
+    pub offsets_folder: Option<PathBuf>,
 }
 
 impl ConsumerOptions {
@@ -132,11 +187,16 @@ impl ConsumerOptions {
         Self {
             group: group.into(),
             subscriptions: Vec::new(),
+            model: MessageModel::Clustering,
+            mode: ConsumeMode::Concurrently,
             concurrency: 20,
             from: ConsumeFrom::Last,
-            max_attempts: 16,
+            max_attempts: None,
+            suspend: Duration::from_secs(1),
             consume_timeout: Duration::from_secs(15 * 60),
             pull_batch: 32,
+            threshold: PullThreshold::default(),
+            offsets_folder: None,
         }
     }
 
@@ -162,6 +222,17 @@ pub trait Handler: Send + Sync + 'static {
     async fn handle(&self, delivery: Delivery) -> Outcome;
 }
 
+/// What handles several messages at once.
+#[async_trait]
+pub trait BatchHandler: Send + Sync + 'static {
+    /// Handles messages of one queue, in the queue's order, and says what becomes of each: the
+    /// first outcome is the first message's. A message without an outcome has failed. So a handler
+    /// that got through a part of them answers with that many [`Outcome::Ack`].
+    ///
+    /// In orderly consumption the first message that failed and all behind it are handled again.
+    async fn handle(&self, deliveries: Vec<Delivery>) -> Vec<Outcome>;
+}
+
 /// What becomes of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -170,14 +241,14 @@ pub enum Outcome {
     /// It comes again later.
     Retry {
         /// One of the broker's delay levels; 0 leaves it to the broker, which waits longer every
-        /// time.
+        /// time. In orderly consumption the queue rests for [`ConsumerOptions::suspend`] instead.
         delay_level: i32,
-        /// For the log.
+        /// For the log, and for the dead letter if it was the last attempt.
         cause: String,
     },
     /// It goes to the group's dead letters.
     DeadLetter {
-        /// For the log.
+        /// For the log and the dead letter.
         cause: String,
     },
 }
@@ -211,15 +282,21 @@ pub(super) struct Membership {
 pub(super) struct Group {
     pub(super) client: Client,
     pub(super) options: ConsumerOptions,
-    pub(super) handler: Arc<dyn Handler>,
+    pub(super) callee: Callee,
     /// For messages that cannot be given back the usual way.
     pub(super) inner: Producer,
     pub(super) retry_topic: Arc<str>,
     /// When the subscriptions were made; brokers compare it.
     pub(super) version_ms: i64,
     pub(super) ready: Ready,
+    /// A broker was away; its locks are to be looked after.
+    pub(super) relock: Notify,
     membership: Arc<Membership>,
     assigned: Mutex<BTreeMap<MessageQueue, Assigned>>,
+    /// Orderly queues that were released and whose last handler may still run, the oldest first.
+    leaving: Mutex<Vec<Arc<Progress>>>,
+    /// The progress of a broadcasting member.
+    local: Option<LocalOffsets>,
     /// Held while an offset is told; see [`offsets::commit`].
     committing: tokio::sync::Mutex<()>,
     running: AtomicUsize,
@@ -238,6 +315,10 @@ impl Group {
 
     pub(super) fn clock(&self) -> &Clock {
         &self.client.0.options.clock
+    }
+
+    pub(super) fn is_broadcasting(&self) -> bool {
+        self.local.is_some()
     }
 
     /// Does the group want this record? Brokers filter by hash codes, which different tags may
@@ -265,8 +346,48 @@ impl Group {
         self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn leaving(&self) -> MutexGuard<'_, Vec<Arc<Progress>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn progresses(&self) -> Vec<Arc<Progress>> {
         self.assigned().values().map(|assigned| assigned.progress.clone()).collect()
+    }
+
+    /// The queues that handlers of this member may be at.
+    pub(super) fn worked(&self) -> Vec<Arc<Progress>> {
+        let mut worked = self.leaving().clone();
+        worked.extend(self.progresses());
+        worked
+    }
+
+    /// Returns once the queue was left as often as it was released before `progress` was.
+    pub(super) async fn after_earlier(&self, progress: &Arc<Progress>) {
+        loop {
+            let earlier = {
+                let leaving = self.leaving();
+                let mut before = leaving.iter().take_while(|other| !Arc::ptr_eq(other, progress));
+                before.find(|other| other.queue == progress.queue).cloned()
+            };
+            let Some(earlier) = earlier else { return };
+            // The mark is never closed.
+            let _left = earlier.left.reached(1).await;
+        }
+    }
+
+    /// Where to begin with a queue.
+    pub(super) async fn first(&self, queue: &MessageQueue) -> Result<First, Error> {
+        let from = self.options.from;
+        let Some(local) = &self.local else {
+            return offsets::first(&self.client, self.name(), queue, from).await;
+        };
+        match local.at(queue) {
+            Some(offset) => Ok(First { offset, kept: true }),
+            None => {
+                let offset = offsets::start(&self.client, queue, from).await?;
+                Ok(First { offset, kept: false })
+            }
+        }
     }
 
     /// Tells a queue's offset, if it is news. One that was not heard is told again with the next
@@ -276,6 +397,14 @@ impl Group {
         // Only now: whoever was before may have told it, or an older one.
         let Some(offset) = progress.uncommitted() else { return };
         let queue = &progress.queue;
+        if let Some(local) = &self.local {
+            local.put(queue, offset);
+            return progress.told(offset);
+        }
+        if progress.order.as_ref().is_some_and(|order| !order.lease.is_valid()) {
+            // Another member may be further.
+            return;
+        }
         match offsets::commit(&self.client, self.name(), queue, offset).await {
             Ok(()) => progress.told(offset),
             Err(failed) => tracing::debug!(%failed, %queue, "an offset was not told"),
@@ -302,6 +431,8 @@ struct Tasks {
     /// Dealing queues (which owns the workers) and committing.
     loops: JoinSet<()>,
     runners: JoinSet<()>,
+    /// Keeping locks, until no handler runs any more.
+    renewals: JoinSet<()>,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -314,9 +445,15 @@ impl Consumer {
     pub(super) async fn start(
         client: Client,
         options: ConsumerOptions,
-        handler: Arc<dyn Handler>,
+        callee: Callee,
     ) -> Result<Self, Error> {
         check(&options).map_err(Error::Config)?;
+        let local = match options.model {
+            MessageModel::Broadcasting => {
+                Some(LocalOffsets::open(offsets_file(&client, &options)?).await?)
+            }
+            _ => None,
+        };
         let version_ms = client.0.options.clock.now_ms();
         let membership = Arc::new(membership(&options, version_ms));
         if !client.join(&membership) {
@@ -329,12 +466,18 @@ impl Consumer {
             inner: Producer::new(client.clone(), INNER_PRODUCER_GROUP),
             retry_topic: names::retry_topic(&options.group).into(),
             version_ms,
-            ready: Ready::new(),
+            ready: Ready::new(Load {
+                messages: options.threshold.messages,
+                bytes: options.threshold.bytes,
+            }),
+            relock: Notify::new(),
             assigned: Mutex::default(),
+            leaving: Mutex::default(),
+            local,
             committing: tokio::sync::Mutex::default(),
             running: AtomicUsize::new(0),
             membership,
-            handler,
+            callee,
             options,
             client,
         });
@@ -358,7 +501,8 @@ impl Consumer {
         // The loops must not be cut off while an offset they told is under way.
         let _committing = group.committing.lock().await;
         tasks.loops.shutdown().await;
-        let given_back = group.ready.close();
+        let waiting = |progress: &Arc<Progress>| progress.order.as_ref().map_or(0, Order::waiting);
+        let given_back = group.ready.close() + group.worked().iter().map(waiting).sum::<usize>();
         let running = group.running.load(Ordering::Relaxed);
         let ended = async { while tasks.runners.join_next().await.is_some() {} };
         match deadline {
@@ -371,6 +515,8 @@ impl Consumer {
         let cut_off = group.running.load(Ordering::Relaxed);
         tasks.runners.shutdown().await;
         let uncommitted = group.commit_all().await;
+        group.unlock_all().await;
+        tasks.renewals.shutdown().await;
         group.client.leave(group.name());
         group.client.unregister_consumer(group.name()).await;
         DrainReport { finished: running.saturating_sub(cut_off), cut_off, given_back, uncommitted }
@@ -430,13 +576,21 @@ impl Group {
     }
 
     fn tasks(self: Arc<Self>) -> Tasks {
-        let mut tasks = Tasks { loops: JoinSet::new(), runners: JoinSet::new() };
+        let mut tasks =
+            Tasks { loops: JoinSet::new(), runners: JoinSet::new(), renewals: JoinSet::new() };
         for _ in 0..self.options.concurrency {
             tasks.runners.spawn(handling::run(self.clone()));
+        }
+        if self.takes_locks() {
+            tasks.renewals.spawn(ordered::keep_locked(self.clone()));
         }
         tasks.loops.spawn(keep_balanced(self.clone()));
         tasks.loops.spawn(keep_committed(self));
         tasks
+    }
+
+    fn takes_locks(&self) -> bool {
+        self.options.mode == ConsumeMode::Orderly && !self.is_broadcasting()
     }
 
     /// Deals all topics' queues. False: it has to be done again soon.
@@ -448,6 +602,11 @@ impl Group {
             else {
                 continue;
             };
+            if self.is_broadcasting() {
+                let wanted = queues.into_iter().collect();
+                self.change(topic, &wanted, false, workers).await;
+                continue;
+            }
             let Some(broker) = queues.first().map(|queue| queue.broker_name.clone()) else {
                 continue;
             };
@@ -507,10 +666,20 @@ impl Group {
             self.release(assigned, workers).await;
         }
         for queue in change.gained {
-            let progress = Arc::new(Progress::new(queue.clone()));
+            let progress = Arc::new(self.progress(&queue));
             let worker = workers.spawn(worker::work(self.clone(), progress.clone(), shared));
             self.assigned().insert(queue, Assigned { progress, worker });
         }
+    }
+
+    fn progress(&self, queue: &MessageQueue) -> Progress {
+        let PullThreshold { queue_messages: messages, queue_bytes: bytes, .. } =
+            self.options.threshold;
+        let order = match self.options.mode {
+            ConsumeMode::Orderly => Some(Order::new(self.clock().clone())),
+            ConsumeMode::Concurrently => None,
+        };
+        Progress::new(queue.clone(), Load { messages, bytes }, order)
     }
 
     /// Stops working a queue: nothing of it is begun any more, and what is running is still
@@ -520,24 +689,70 @@ impl Group {
         worker.abort();
         self.ready.give(progress.release());
         self.ready.sweep();
+        if progress.order.is_some() {
+            self.leaving().push(progress.clone());
+        }
         self.commit(&progress).await;
-        let group = self.clone();
-        workers.spawn(async move {
-            // Handlers that take longer are handled again by the queue's new owner.
-            let idle = tokio::time::timeout(FAREWELL_MAX, progress.until_idle()).await;
-            if idle.is_ok() {
-                group.commit(&progress).await;
+        workers.spawn(self.clone().say_farewell(progress));
+    }
+
+    async fn say_farewell(self: Arc<Self>, progress: Arc<Progress>) {
+        // Handlers that take longer are handled again by the queue's new owner.
+        let idle = tokio::time::timeout(FAREWELL_MAX, progress.until_idle()).await.is_ok();
+        if idle {
+            self.commit(&progress).await;
+        }
+        let Some(order) = &progress.order else { return };
+        // From here on a handler that still runs is dropped.
+        order.lease.lapse();
+        progress.until_idle().await;
+        if self.takes_locks() {
+            self.after_earlier(&progress).await;
+            let queue = progress.queue.clone();
+            ordered::unlock(&self, &progress.queue.broker_name, vec![queue]).await;
+        }
+        self.leaving().retain(|other| !Arc::ptr_eq(other, &progress));
+        progress.left.advance(1);
+    }
+
+    /// Releases all locks, so that others go on at once. No handler runs any more.
+    async fn unlock_all(&self) {
+        let mut brokers: BTreeMap<Arc<str>, Vec<MessageQueue>> = BTreeMap::new();
+        if self.takes_locks() {
+            for progress in self.worked() {
+                let queue = progress.queue.clone();
+                brokers.entry(queue.broker_name.clone()).or_default().push(queue);
             }
-        });
+        }
+        for (broker, queues) in brokers {
+            ordered::unlock(self, &broker, queues).await;
+        }
+    }
+
+    /// Writes the local progress, if there is one. False: it could not be written.
+    async fn save(&self) -> bool {
+        let Some(local) = &self.local else { return true };
+        let saved = local.save().await;
+        if let Err(error) = &saved {
+            tracing::warn!(%error, group = self.name(), "the local progress was not written");
+        }
+        saved.is_ok()
     }
 
     /// Tells all offsets; how many were not heard. A broker that does not answer is not told more.
     /// For whoever holds `committing`.
     async fn commit_all(&self) -> usize {
         let (mut unheard, mut silent) = (0, BTreeSet::new());
-        for progress in self.progresses() {
+        for progress in self.worked() {
             let Some(offset) = progress.committable() else { continue };
             let queue = &progress.queue;
+            if let Some(local) = &self.local {
+                local.put(queue, offset);
+                continue;
+            }
+            if progress.order.as_ref().is_some_and(|order| !order.lease.is_valid()) {
+                continue;
+            }
             if silent.contains(&queue.broker_name) {
                 unheard += 1;
                 continue;
@@ -551,7 +766,7 @@ impl Group {
                 }
             }
         }
-        unheard
+        if self.save().await { unheard } else { self.progresses().len() }
     }
 
     async fn reposition(&self) {
@@ -592,7 +807,25 @@ async fn keep_committed(group: Arc<Group>) {
         for progress in group.progresses() {
             group.commit(&progress).await;
         }
+        group.save().await;
     }
+}
+
+/// The file for a broadcasting consumer's progress, if it is to be kept.
+fn offsets_file(client: &Client, options: &ConsumerOptions) -> Result<Option<PathBuf>, Error> {
+    let Some(instance) = &client.0.options.instance else { return Ok(None) };
+    if instance.contains(['/', '\\']) {
+        return Err(Error::Config(format!(
+            "instance `{instance}` names the folder of a broadcasting consumer's progress: leave out slashes"
+        )));
+    }
+    let home = || std::env::home_dir().map(|home| home.join(".rocketmq_offsets"));
+    let Some(folder) = options.offsets_folder.clone().or_else(home) else {
+        let mend =
+            "there is no home folder for a broadcasting consumer's progress: set offsets_folder";
+        return Err(Error::Config(mend.to_owned()));
+    };
+    Ok(Some(folder.join(&client.0.id).join(&options.group).join("offsets.json")))
 }
 
 /// Everything that is wrong with the options, in one text.
@@ -617,12 +850,28 @@ fn check(options: &ConsumerOptions) -> Result<(), String> {
     if options.pull_batch < 1 {
         found.push(format!("group `{}` pulls less than 1 message: at least 1", options.group));
     }
+    let PullThreshold { queue_messages, queue_bytes, messages, bytes } = options.threshold;
+    if [queue_messages, queue_bytes, messages, bytes].contains(&0) {
+        found
+            .push(format!("group `{}` may pull nothing: thresholds are at least 1", options.group));
+    }
+    let concurrently = options.mode == ConsumeMode::Concurrently;
+    if options.model == MessageModel::Broadcasting && concurrently && options.max_attempts.is_some()
+    {
+        found.push(format!(
+            "group `{}` is broadcasting and drops what fails: leave max_attempts out, or consume \
+             orderly",
+            options.group
+        ));
+    }
     if found.is_empty() { Ok(()) } else { Err(found.join("; ")) }
 }
 
 fn membership(options: &ConsumerOptions, version_ms: i64) -> Membership {
     let retry = Subscription::new(names::retry_topic(&options.group), SubscriptionData::ALL);
-    let subscriptions: Vec<SubscriptionData> = std::iter::once(&retry)
+    let retry = Some(&retry).filter(|_| options.model != MessageModel::Broadcasting);
+    let subscriptions: Vec<SubscriptionData> = retry
+        .into_iter()
         .chain(&options.subscriptions)
         .map(|subscription| subscription.data(version_ms))
         .collect();
@@ -631,6 +880,7 @@ fn membership(options: &ConsumerOptions, version_ms: i64) -> Membership {
         topics: subscriptions.iter().map(|wanted| wanted.topic.clone()).collect(),
         data: ConsumerData {
             group_name: options.group.clone(),
+            message_model: options.model,
             consume_from_where: match options.from {
                 ConsumeFrom::Last => ConsumeFromWhere::LastOffset,
                 ConsumeFrom::First => ConsumeFromWhere::FirstOffset,
@@ -687,5 +937,18 @@ mod tests {
         let wanted = &membership.data.subscription_data_set;
         assert!(wanted[0].tags_set.is_empty());
         assert_eq!(wanted[1].tags_set.len(), 2);
+    }
+
+    #[test]
+    fn a_broadcasting_group_has_no_retries() {
+        let mut options = ConsumerOptions::new("g").subscribe("t", "*");
+        options.model = MessageModel::Broadcasting;
+        let membership = membership(&options, 7);
+        assert_eq!(membership.topics, ["t"]);
+        assert_eq!(membership.data.message_model, MessageModel::Broadcasting);
+        options.max_attempts = Some(3);
+        assert!(check(&options).unwrap_err().contains("drops what fails"));
+        options.mode = ConsumeMode::Orderly;
+        assert_eq!(check(&options), Ok(()));
     }
 }

@@ -28,7 +28,9 @@ mod consumer;
 mod handling;
 mod id;
 mod links;
+mod local_offsets;
 mod offsets;
+mod ordered;
 mod producer;
 mod rebalance;
 mod route;
@@ -37,9 +39,10 @@ mod transaction;
 mod window;
 mod worker;
 
+pub use crate::protocol::body::MessageModel;
 pub use consumer::{
-    ConsumeFrom, Consumer, ConsumerOptions, DrainReport, ExpressionType, Handler, Outcome,
-    Subscription,
+    BatchHandler, ConsumeFrom, ConsumeMode, Consumer, ConsumerOptions, DrainReport, ExpressionType,
+    Handler, Outcome, PullThreshold, Subscription,
 };
 pub use producer::Producer;
 pub use rebalance::allocate;
@@ -48,6 +51,7 @@ pub use transaction::{
 };
 
 use consumer::Membership;
+use handling::Callee;
 use id::UniqueKeys;
 use links::{Dial, Link, Links};
 use topics::Topics;
@@ -227,7 +231,23 @@ impl Client {
         handler: Arc<dyn Handler>,
     ) -> Result<Consumer, Error> {
         self.check_open()?;
-        Consumer::start(self.clone(), options, handler).await
+        Consumer::start(self.clone(), options, Callee::One(handler)).await
+    }
+
+    /// Starts a member of a consumer group whose handler takes up to `most` messages of one queue
+    /// at once: what is waiting, so that no message waits for others to come.
+    ///
+    /// # Errors
+    /// As [`Self::start_consumer`].
+    pub async fn start_batch_consumer(
+        &self,
+        options: ConsumerOptions,
+        most: usize,
+        handler: Arc<dyn BatchHandler>,
+    ) -> Result<Consumer, Error> {
+        self.check_open()?;
+        let callee = Callee::Batch { handler, most: most.max(1) };
+        Consumer::start(self.clone(), options, callee).await
     }
 
     /// Tells the brokers that the producers are gone and ends all connections. Shut consumers down

@@ -28,8 +28,7 @@ pub(super) struct First {
     pub(super) kept: bool,
 }
 
-/// The offset to begin with: the group's progress, else where `from` says. Retries are never
-/// skipped.
+/// The offset to begin with: the group's progress, else where `from` says.
 pub(super) async fn first(
     client: &Client,
     group: &str,
@@ -47,17 +46,30 @@ pub(super) async fn first(
     if let Some(offset) = kept {
         return Ok(First { offset, kept: true });
     }
+    Ok(First { offset: start(client, queue, from).await?, kept: false })
+}
+
+/// The offset that `from` says. Retries are never skipped.
+pub(super) async fn start(
+    client: &Client,
+    queue: &MessageQueue,
+    from: ConsumeFrom,
+) -> Result<i64, Error> {
+    let (topic, queue_id) = (&*queue.topic, queue.queue_id);
     let begin = if topic.starts_with(RETRY_PREFIX) { ConsumeFrom::First } else { from };
     let of_queue = QueueRequest { topic, queue_id };
     let found = match begin {
         ConsumeFrom::First => ask(client, queue, RequestCode::GetMinOffset, &of_queue).await?,
         ConsumeFrom::Last => ask(client, queue, RequestCode::GetMaxOffset, &of_queue).await?,
         ConsumeFrom::Timestamp(timestamp) => {
+            // Of several messages of exactly this time, 4.x finds any. It finds the first one after
+            // a time that none has, or one that is older, which does no harm.
+            let timestamp = timestamp.saturating_sub(1);
             let header = SearchOffsetRequest { topic, queue_id, timestamp, boundary_type: None };
             ask(client, queue, RequestCode::SearchOffsetByTimestamp, &header).await?
         }
     };
-    Ok(First { offset: found.unwrap_or(0).max(0), kept: false })
+    Ok(found.unwrap_or(0).max(0))
 }
 
 /// An offset that the queue's broker knows; `None` when it has found none.

@@ -55,7 +55,7 @@ struct Ready {
     flag: i32,
     sys_flag: i32,
     /// Of a message on its way to a retry topic: how often it was handled, and the limit.
-    reconsumed: Option<(i32, i32)>,
+    reconsumed: Option<(i32, Option<i32>)>,
 }
 
 /// Which queue a message goes to.
@@ -196,12 +196,12 @@ impl Producer {
     }
 
     /// Sends a stored message to a retry topic as it was stored; `reconsumed` is how often it will
-    /// have been handled, and the limit.
+    /// have been handled, and the limit, unless it is the group's.
     pub(super) async fn send_again(
         &self,
         message: Outgoing,
         sys_flag: i32,
-        reconsumed: (i32, i32),
+        reconsumed: (i32, Option<i32>),
     ) -> Result<SendReceipt, Error> {
         let (mut ready, key) = self.ready(message)?;
         ready.sys_flag = sys_flag & (sys_flag::COMPRESSED | sys_flag::COMPRESSION_MASK);
@@ -396,7 +396,7 @@ impl Producer {
             properties: Some(ready.properties.as_str()).filter(|text| !text.is_empty()),
             reconsume_times: ready.reconsumed.map(|reconsumed| reconsumed.0),
             unit_mode: Some(false),
-            max_reconsume_times: ready.reconsumed.map(|reconsumed| reconsumed.1),
+            max_reconsume_times: ready.reconsumed.and_then(|reconsumed| reconsumed.1),
             batch: Some(ready.code == RequestCode::SendBatchMessage),
             broker_name: Some(&queue.broker_name),
         });

@@ -6,11 +6,32 @@
 //! in number even when the oldest message never finishes.
 
 use std::collections::VecDeque;
+use std::ops::AddAssign;
 
-/// A queue is not pulled while this many of its messages are unfinished.
-pub(super) const UNFINISHED_MAX: usize = 1_000;
-/// Finished messages behind an unfinished one are held too, up to this many in all.
-pub(super) const HELD_MAX: usize = 2_000;
+/// Finished messages behind an unfinished one are held too: so many for each that may be
+/// unfinished.
+const HELD_FACTOR: usize = 2;
+
+/// Messages, and the bytes of their records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+impl Load {
+    /// One message of so many bytes.
+    pub(super) fn of(bytes: usize) -> Self {
+        Self { messages: 1, bytes }
+    }
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, more: Self) {
+        self.messages += more.messages;
+        self.bytes += more.bytes;
+    }
+}
 
 /// Which messages of a queue are under way.
 #[derive(Debug)]
@@ -21,19 +42,26 @@ pub(super) struct Window {
     next: i64,
     entries: VecDeque<Entry>,
     unfinished: usize,
-    bytes: usize,
+    /// What the unfinished messages hold.
+    load: Load,
 }
 
 #[derive(Debug)]
 struct Entry {
     offset: i64,
-    bytes: usize,
+    load: Load,
     done: bool,
 }
 
 impl Window {
     pub(super) fn starting_at(offset: i64) -> Self {
-        Self { epoch: 0, next: offset, entries: VecDeque::new(), unfinished: 0, bytes: 0 }
+        Self {
+            epoch: 0,
+            next: offset,
+            entries: VecDeque::new(),
+            unfinished: 0,
+            load: Load::default(),
+        }
     }
 
     pub(super) fn epoch(&self) -> u32 {
@@ -44,14 +72,17 @@ impl Window {
         self.next
     }
 
-    /// Counts the bytes of the unfinished messages no longer; returns them.
-    pub(super) fn write_off(&mut self) -> usize {
-        self.entries.iter_mut().for_each(|entry| entry.bytes = 0);
-        std::mem::take(&mut self.bytes)
+    /// Counts the unfinished messages no longer; returns what they held.
+    pub(super) fn write_off(&mut self) -> Load {
+        self.entries.iter_mut().for_each(|entry| entry.load = Load::default());
+        std::mem::take(&mut self.load)
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.unfinished < UNFINISHED_MAX && self.entries.len() < HELD_MAX
+    /// May more be pulled, when at most `most` is to be unfinished?
+    pub(super) fn has_room(&self, most: Load) -> bool {
+        self.unfinished < most.messages
+            && self.load.bytes < most.bytes
+            && self.entries.len() < most.messages.saturating_mul(HELD_FACTOR)
     }
 
     /// Takes a pulled message in. False: its offset was passed before, it must not be handled
@@ -61,9 +92,10 @@ impl Window {
             return false;
         }
         self.next = offset.saturating_add(1);
-        self.entries.push_back(Entry { offset, bytes, done: false });
+        let load = Load::of(bytes);
+        self.entries.push_back(Entry { offset, load, done: false });
         self.unfinished += 1;
-        self.bytes += bytes;
+        self.load += load;
         true
     }
 
@@ -75,22 +107,23 @@ impl Window {
         }
     }
 
-    /// Marks a message as finished; returns its bytes, or nothing when it is not under way in this
-    /// epoch.
-    pub(super) fn complete(&mut self, epoch: u32, offset: i64) -> Option<usize> {
+    /// Marks a message as finished; returns what it held, or nothing when it is not under way in
+    /// this epoch.
+    pub(super) fn complete(&mut self, epoch: u32, offset: i64) -> Option<Load> {
         if epoch != self.epoch {
             return None;
         }
         let at = self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok()?;
         let entry = self.entries.get_mut(at).filter(|entry| !entry.done)?;
         entry.done = true;
-        let bytes = entry.bytes;
+        let load = entry.load;
         self.unfinished -= 1;
-        self.bytes -= bytes;
+        self.load.messages -= load.messages;
+        self.load.bytes -= load.bytes;
         while self.entries.front().is_some_and(|entry| entry.done) {
             self.entries.pop_front();
         }
-        Some(bytes)
+        Some(load)
     }
 
     /// The offset to commit: the lowest unfinished one, or the next to pull.
@@ -98,11 +131,11 @@ impl Window {
         self.entries.front().map_or(self.next, |entry| entry.offset)
     }
 
-    /// Forgets everything and goes on at `offset`; returns the bytes that were under way.
-    pub(super) fn reset(&mut self, offset: i64) -> usize {
-        let bytes = self.bytes;
+    /// Forgets everything and goes on at `offset`; returns what was under way.
+    pub(super) fn reset(&mut self, offset: i64) -> Load {
+        let load = self.load;
         *self = Self { epoch: self.epoch.wrapping_add(1), ..Self::starting_at(offset) };
-        bytes
+        load
     }
 }
 
@@ -120,14 +153,14 @@ mod tests {
         }
         window.advance(0, 20);
         assert_eq!(window.committable(), 10);
-        assert_eq!(window.complete(0, 11), Some(5));
+        assert_eq!(window.complete(0, 11), Some(Load::of(5)));
         assert_eq!(window.complete(0, 11), None, "finished once");
         assert_eq!(window.complete(0, 12), None, "never entered");
         assert_eq!(window.committable(), 10);
-        assert_eq!(window.complete(0, 10), Some(5));
+        assert_eq!(window.complete(0, 10), Some(Load::of(5)));
         assert_eq!(window.committable(), 14);
-        assert_eq!(window.complete(0, 14), Some(5));
-        assert_eq!((window.committable(), window.bytes), (20, 0));
+        assert_eq!(window.complete(0, 14), Some(Load::of(5)));
+        assert_eq!((window.committable(), window.load), (20, Load::default()));
     }
 
     #[test]
@@ -144,35 +177,47 @@ mod tests {
     fn a_reset_voids_what_was_under_way() {
         let mut window = Window::starting_at(0);
         window.enter(0, 7);
-        assert_eq!(window.reset(100), 7);
+        assert_eq!(window.reset(100), Load::of(7));
         assert_eq!(window.complete(0, 0), None);
         assert!(window.enter(100, 1));
-        assert_eq!(window.complete(window.epoch(), 100), Some(1));
+        assert_eq!(window.complete(window.epoch(), 100), Some(Load::of(1)));
         assert_eq!(window.committable(), 101);
     }
 
     #[test]
-    fn bytes_written_off_are_not_given_back_twice() {
+    fn what_was_written_off_is_not_given_back_twice() {
         let mut window = Window::starting_at(0);
         window.enter(0, 7);
-        assert_eq!(window.write_off(), 7);
-        assert_eq!(window.complete(0, 0), Some(0));
+        assert_eq!(window.write_off(), Load::of(7));
+        assert_eq!(window.complete(0, 0), Some(Load::default()));
         assert_eq!(window.committable(), 1);
     }
 
     #[test]
     fn a_stuck_message_does_not_hold_without_limit() {
+        let most = Load { messages: 1_000, bytes: usize::MAX };
         let mut window = Window::starting_at(0);
         let mut offset = 0;
-        while window.has_room() {
+        while window.has_room(most) {
             window.enter(offset, 1);
             if offset > 0 {
                 window.complete(0, offset);
             }
             offset += 1;
         }
-        assert_eq!(offset, i64::try_from(HELD_MAX).unwrap());
+        assert_eq!(offset, 2_000);
         assert_eq!(window.committable(), 0);
+    }
+
+    #[test]
+    fn a_queue_is_full_by_count_or_by_bytes() {
+        let mut window = Window::starting_at(0);
+        window.enter(0, 60);
+        assert!(window.has_room(Load { messages: 2, bytes: 61 }));
+        assert!(!window.has_room(Load { messages: 1, bytes: 61 }));
+        assert!(!window.has_room(Load { messages: 2, bytes: 60 }));
+        window.complete(0, 0);
+        assert!(window.has_room(Load { messages: 1, bytes: 1 }));
     }
 
     proptest! {
@@ -202,7 +247,8 @@ mod tests {
                 }
                 prop_assert_eq!(window.next(), next);
                 prop_assert_eq!(window.committable(), open.first().copied().unwrap_or(next));
-                prop_assert_eq!(window.bytes, open.len() * 3);
+                let load = Load { messages: open.len(), bytes: open.len() * 3 };
+                prop_assert_eq!(window.load, load);
             }
         }
     }

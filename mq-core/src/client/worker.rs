@@ -1,5 +1,5 @@
 //! One assigned queue: where to begin, the pulls, and how far its messages are. Not here: calling
-//! handlers (`handling.rs`), which queues are ours (`consumer.rs`).
+//! handlers (`handling.rs`), which queues are ours (`consumer.rs`), locks (`ordered.rs`).
 //!
 //! Invariants: nothing is committed before the first offset is known; a queue that was released or
 //! repositioned takes no messages of before; a record that cannot be read costs at most itself, and
@@ -13,12 +13,12 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::consumer::Group;
-use super::handling::Job;
-use super::offsets::{self, First};
+use super::handling::Message;
+use super::offsets::First;
+use super::ordered::{self, Order};
 use super::refused;
-use super::window::Window;
+use super::window::{Load, Window};
 use crate::error::Error;
-use crate::message::Delivery;
 use crate::names::MessageQueue;
 use crate::properties::{self, key};
 use crate::protocol::body::SubscriptionData;
@@ -26,6 +26,7 @@ use crate::protocol::code::{RequestCode, ResponseCode};
 use crate::protocol::command::Command;
 use crate::protocol::header::{PullRequest, PullResponse};
 use crate::protocol::record::{Record, Verify};
+use crate::watermark::Watermark;
 
 /// How long the broker may hold a pull that finds nothing.
 const SUSPEND: Duration = Duration::from_secs(15);
@@ -45,7 +46,11 @@ const FLAG_SUSPEND: i32 = 2;
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) queue: MessageQueue,
+    /// In orderly consumption.
+    pub(super) order: Option<Order>,
     window: Mutex<Window>,
+    /// What may be pulled and unfinished.
+    most: Load,
     /// A message was finished, or the queue was repositioned.
     changed: Notify,
     released: AtomicBool,
@@ -54,12 +59,17 @@ pub(super) struct Progress {
     idle: Notify,
     /// The offset told to the broker last.
     committed: AtomicI64,
+    /// At 1 nothing of a released queue is left to do.
+    pub(super) left: Watermark,
 }
 
 impl Progress {
-    pub(super) fn new(queue: MessageQueue) -> Self {
+    pub(super) fn new(queue: MessageQueue, most: Load, order: Option<Order>) -> Self {
         Self {
             queue,
+            order,
+            most,
+            left: Watermark::new(0),
             window: Mutex::new(Window::starting_at(UNKNOWN)),
             changed: Notify::new(),
             released: AtomicBool::new(false),
@@ -96,17 +106,17 @@ impl Progress {
         }
     }
 
-    /// Finishes a message; returns the bytes it held.
-    pub(super) fn complete(&self, epoch: u32, offset: i64) -> usize {
-        let (bytes, had_room) = {
+    /// Finishes a message; returns what it held.
+    pub(super) fn complete(&self, epoch: u32, offset: i64) -> Load {
+        let (load, had_room) = {
             let mut window = self.window();
-            let had_room = window.has_room();
+            let had_room = window.has_room(self.most);
             (window.complete(epoch, offset), had_room)
         };
         if !had_room {
             self.changed.notify_one();
         }
-        bytes.unwrap_or(0)
+        load.unwrap_or_default()
     }
 
     /// The offset to commit, once one is known.
@@ -125,16 +135,22 @@ impl Progress {
         self.committed.store(offset, Ordering::Relaxed);
     }
 
-    /// Goes on at `offset`; returns the bytes of the messages that are dropped.
-    pub(super) fn reposition(&self, offset: i64) -> usize {
-        let bytes = self.window().reset(offset);
+    /// Goes on at `offset`; returns what the messages held that are dropped.
+    pub(super) fn reposition(&self, offset: i64) -> Load {
+        let load = self.window().reset(offset);
+        if let Some(order) = &self.order {
+            order.clear();
+        }
         self.changed.notify_one();
-        bytes
+        load
     }
 
-    /// The queue is no longer ours. Returns the bytes of the messages that are dropped.
-    pub(super) fn release(&self) -> usize {
+    /// The queue is no longer ours. Returns what the messages held that are dropped.
+    pub(super) fn release(&self) -> Load {
         self.released.store(true, Ordering::Release);
+        if let Some(order) = &self.order {
+            order.clear();
+        }
         self.window().write_off()
     }
 
@@ -158,14 +174,43 @@ struct Pulled {
     records: Bytes,
 }
 
-/// Pulls one queue until it is aborted.
+/// Works one queue until it is aborted.
 pub(super) async fn work(group: Arc<Group>, progress: Arc<Progress>, shared: bool) {
-    if shared {
-        tokio::time::sleep(HANDOVER_PAUSE).await;
+    match &progress.order {
+        Some(order) if !group.is_broadcasting() => work_locked(&group, &progress, order).await,
+        Some(order) => {
+            let resuming = order.resume(&group, &progress);
+            tokio::join!(pull_on(&group, &progress), resuming);
+        }
+        None => {
+            if shared {
+                tokio::time::sleep(HANDOVER_PAUSE).await;
+            }
+            pull_on(&group, &progress).await;
+        }
     }
-    begin(&group, &progress).await;
-    let mut worker =
-        Worker { group: &group, progress: &progress, suggested: 0, batch: None, failing: false };
+}
+
+/// Works a queue whenever its lock is ours. After each time without it the queue begins anew, as
+/// another member may have gone on meanwhile.
+async fn work_locked(group: &Arc<Group>, progress: &Arc<Progress>, order: &Order) {
+    group.after_earlier(progress).await;
+    loop {
+        ordered::acquire(group, progress, order).await;
+        tokio::select! {
+            () = order.lease.lost() => {}
+            () = pull_on(group, progress) => {}
+            () = order.resume(group, progress) => {}
+        }
+        tracing::warn!(queue = %progress.queue, group = group.name(), "the queue's lock was lost");
+        group.ready.give(progress.reposition(UNKNOWN));
+    }
+}
+
+/// Pulls a queue from its first offset on.
+async fn pull_on(group: &Arc<Group>, progress: &Arc<Progress>) {
+    begin(group, progress).await;
+    let mut worker = Worker { group, progress, suggested: 0, batch: None, failing: false };
     loop {
         worker.step().await;
     }
@@ -175,12 +220,12 @@ pub(super) async fn work(group: Arc<Group>, progress: Arc<Progress>, shared: boo
 async fn begin(group: &Group, progress: &Progress) {
     loop {
         let queue = &progress.queue;
-        match offsets::first(&group.client, group.name(), queue, group.options.from).await {
+        match group.first(queue).await {
             Ok(First { offset, kept }) => {
                 if kept {
                     progress.committed.store(offset, Ordering::Relaxed);
                 }
-                progress.reposition(offset);
+                group.ready.give(progress.reposition(offset));
                 return;
             }
             Err(failed) => {
@@ -223,7 +268,7 @@ impl Worker<'_> {
             let changed = self.progress.changed.notified();
             {
                 let window = self.progress.window();
-                if window.has_room() {
+                if window.has_room(self.progress.most) {
                     return (window.epoch(), window.next());
                 }
             }
@@ -303,7 +348,10 @@ impl Worker<'_> {
         }
         let pause = match failed {
             Error::Refused { .. } => REFUSED_PAUSE,
-            _ => LOST_PAUSE,
+            _ => {
+                self.group.relock.notify_one();
+                LOST_PAUSE
+            }
         };
         tokio::time::sleep(pause).await;
     }
@@ -336,7 +384,7 @@ impl Worker<'_> {
 
     /// Makes jobs of the records that the group wants; returns where to pull next.
     fn enter(&mut self, epoch: u32, asked: i64, pulled: &Pulled) -> i64 {
-        let mut jobs = Vec::new();
+        let mut messages = Vec::new();
         let mut at = 0;
         let mut expected = asked;
         let mut bad = None;
@@ -346,7 +394,8 @@ impl Worker<'_> {
                 Ok((record, size)) => {
                     expected = record.queue_offset.saturating_add(1);
                     if self.group.wants(&self.progress.queue.topic, &record) {
-                        jobs.extend(self.job(epoch, &record, &pulled.records.slice(at..at + size)));
+                        let source = pulled.records.slice(at..at + size);
+                        messages.extend(self.message(epoch, &record, &source));
                     }
                     at += size;
                 }
@@ -356,7 +405,7 @@ impl Worker<'_> {
                 }
             }
         }
-        self.hand_out(epoch, jobs);
+        self.hand_out(epoch, messages);
         match bad {
             None => {
                 self.batch = None;
@@ -366,26 +415,24 @@ impl Worker<'_> {
         }
     }
 
-    fn job(&self, epoch: u32, record: &Record<'_>, source: &Bytes) -> Option<Job> {
-        let progress = self.progress;
-        let mut window = progress.window();
+    fn message(&self, epoch: u32, record: &Record<'_>, source: &Bytes) -> Option<Message> {
+        let mut window = self.progress.window();
         if window.epoch() != epoch || !window.enter(record.queue_offset, source.len()) {
             return None;
         }
         drop(window);
-        self.group.ready.take(source.len());
-        Some(Job {
-            progress: progress.clone(),
-            epoch,
-            offset: record.queue_offset,
-            delivery: Delivery::from_record(record, source, &progress.queue),
-            record: source.clone(),
-        })
+        self.group.ready.take(Load::of(source.len()));
+        Some(Message::new(record, source, &self.progress.queue, epoch))
     }
 
-    fn hand_out(&self, epoch: u32, jobs: Vec<Job>) {
-        if !jobs.is_empty() && self.progress.wants(epoch) {
-            self.group.ready.push(jobs);
+    fn hand_out(&self, epoch: u32, messages: Vec<Message>) {
+        let progress = self.progress;
+        if messages.is_empty() || !progress.wants(epoch) {
+            return;
+        }
+        match &progress.order {
+            Some(order) => self.group.ready.push_one(progress, order.enter(messages)),
+            None => self.group.ready.push(progress, messages),
         }
     }
 

@@ -609,6 +609,12 @@ QueueOffsetForC {
     offset: i64,
 }
 
+/// The file in which a broadcasting consumer keeps its progress.
+#[derive(Default)]
+BroadcastOffsets {
+    offset_table: QueueMap<i64>,
+}
+
 /// Answer to 221 (the first) and 223 (the second).
 #[derive(Default)]
 ConsumerStatusBody {

@@ -85,7 +85,8 @@ HeartbeatResponse {
     subscription_changed: Option<bool> = "IS_SUB_CHANGE",
 }
 
-/// 36.
+/// 36. The cause is ours, Apache's brokers do not read it: why the message failed, in one line, to
+/// be kept as a property of the dead letter.
 ConsumerSendMsgBackRequest<'a> {
     offset: i64 = "offset",
     group: &'a str = "group",
@@ -94,6 +95,7 @@ ConsumerSendMsgBackRequest<'a> {
     origin_topic: Option<&'a str> = "originTopic",
     unit_mode: Option<bool> = "unitMode",
     max_reconsume_times: Option<i32> = "maxReconsumeTimes",
+    cause: Option<&'a str> = "dlqCause",
 }
 
 /// 200050.
