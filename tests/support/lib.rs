@@ -12,6 +12,7 @@
 #[doc = include_str!("../../README.md")]
 pub mod readme {}
 
+mod admin;
 mod application;
 pub mod foreign;
 pub mod history;
@@ -32,6 +33,7 @@ use mq_core::message::Delivery;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+pub use admin::Admin;
 pub use application::{Notes, Reader, application};
 
 common_mq::component_crate!();

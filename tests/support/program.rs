@@ -157,6 +157,19 @@ impl MqDev {
     }
 }
 
+/// `mq` with other arguments: a program of its own, and the address that it says it serves on.
+///
+/// # Panics
+/// When it does not come up within half a minute.
+pub fn serving(arguments: &[&str], log: PathBuf) -> (Program, SocketAddr) {
+    let mut program = Program::start(Command::new(mq_binary()).args(arguments), log);
+    let address = |line: &String| line.rsplit_once(" on ")?.1.parse::<SocketAddr>().ok();
+    let serves = |lines: &[String]| lines.iter().any(|line| address(line).is_some());
+    program.wait_until("mq starts", Duration::from_secs(30), serves);
+    let address = program.seen.iter().find_map(address).expect("a line ends in an address");
+    (program, address)
+}
+
 /// The program `mq`, built from the sources as they are now.
 fn mq_binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::answers::Asked;
 use super::handling::{self, Callee, Ready};
 use super::local_offsets::LocalOffsets;
 use super::offsets::First;
@@ -81,7 +82,7 @@ impl Subscription {
         Self { topic, expression, expression_type: ExpressionType::Sql92 }
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let checked = match self.expression_type {
             ExpressionType::Tag => mq_filter::tags(&self.expression).map(drop),
             ExpressionType::Sql92 => mq_filter::Sql::check(&self.expression).map(drop),
@@ -89,7 +90,7 @@ impl Subscription {
         checked.map_err(|error| format!("the expression for topic `{}`: {error}", self.topic))
     }
 
-    fn data(&self, version_ms: i64) -> SubscriptionData {
+    pub(super) fn data(&self, version_ms: i64) -> SubscriptionData {
         let by = match self.expression_type {
             ExpressionType::Tag => SubscriptionData::by_tags,
             ExpressionType::Sql92 => SubscriptionData::by_sql,
@@ -144,6 +145,16 @@ impl Default for PullThreshold {
     fn default() -> Self {
         const BYTES: usize = 100 * 1024 * 1024;
         Self { queue_messages: 1_000, queue_bytes: BYTES, messages: 50_000, bytes: BYTES }
+    }
+}
+
+impl ConsumeFrom {
+    pub(super) fn on_the_wire(self) -> ConsumeFromWhere {
+        match self {
+            Self::Last => ConsumeFromWhere::LastOffset,
+            Self::First => ConsumeFromWhere::FirstOffset,
+            Self::Timestamp(_) => ConsumeFromWhere::Timestamp,
+        }
     }
 }
 
@@ -276,6 +287,33 @@ pub(super) struct Membership {
     /// The queues are to be dealt anew, or repositioned.
     pub(super) wake: Notify,
     resets: Mutex<Vec<(MessageQueue, i64)>>,
+    /// Who answers what brokers ask of the member.
+    pub(super) asked: OnceLock<Weak<dyn Asked>>,
+}
+
+impl Membership {
+    /// A member that wants what `data` says.
+    pub(super) fn new(data: ConsumerData) -> Self {
+        Self {
+            group: data.group_name.clone(),
+            topics: data.subscription_data_set.iter().map(|wanted| wanted.topic.clone()).collect(),
+            data,
+            wake: Notify::new(),
+            resets: Mutex::default(),
+            asked: OnceLock::new(),
+        }
+    }
+
+    /// From now on `asked` answers what brokers ask.
+    pub(super) fn answered_by(&self, asked: &Arc<dyn Asked>) {
+        // A membership has one owner, which says this once.
+        let _first = self.asked.set(Arc::downgrade(asked));
+    }
+
+    /// The offsets that a broker has said to go on at, since the last call.
+    pub(super) fn take_resets(&self) -> Vec<(MessageQueue, i64)> {
+        std::mem::take(&mut *self.resets.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What the tasks of a member share.
@@ -770,11 +808,7 @@ impl Group {
     }
 
     async fn reposition(&self) {
-        let resets = {
-            let mut resets = self.membership.resets.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *resets)
-        };
-        for (queue, offset) in resets {
+        for (queue, offset) in self.membership.take_resets() {
             let progress = self.assigned().get(&queue).map(|assigned| assigned.progress.clone());
             let Some(progress) = progress else { continue };
             tracing::info!(%queue, offset, group = self.name(), "the offset was reset");
@@ -875,23 +909,13 @@ fn membership(options: &ConsumerOptions, version_ms: i64) -> Membership {
         .chain(&options.subscriptions)
         .map(|subscription| subscription.data(version_ms))
         .collect();
-    Membership {
-        group: options.group.clone(),
-        topics: subscriptions.iter().map(|wanted| wanted.topic.clone()).collect(),
-        data: ConsumerData {
-            group_name: options.group.clone(),
-            message_model: options.model,
-            consume_from_where: match options.from {
-                ConsumeFrom::Last => ConsumeFromWhere::LastOffset,
-                ConsumeFrom::First => ConsumeFromWhere::FirstOffset,
-                ConsumeFrom::Timestamp(_) => ConsumeFromWhere::Timestamp,
-            },
-            subscription_data_set: subscriptions,
-            ..ConsumerData::default()
-        },
-        wake: Notify::new(),
-        resets: Mutex::default(),
-    }
+    Membership::new(ConsumerData {
+        group_name: options.group.clone(),
+        consume_from_where: options.from.on_the_wire(),
+        message_model: options.model,
+        subscription_data_set: subscriptions,
+        ..ConsumerData::default()
+    })
 }
 
 /// A broker asks a group's member to go on at other offsets.

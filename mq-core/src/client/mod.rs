@@ -24,14 +24,18 @@ use crate::protocol::command::{Command, SerializeType};
 use crate::protocol::header::{ConsumerGroupRequest, UnregisterClientRequest};
 use crate::remote::{Inbound, Remote, RemoteOptions};
 
+mod answers;
 mod consumer;
 mod handling;
 mod id;
+mod lane;
 mod links;
 mod local_offsets;
 mod offsets;
 mod ordered;
 mod producer;
+mod pull_consumer;
+mod queries;
 mod rebalance;
 mod route;
 mod topics;
@@ -45,6 +49,8 @@ pub use consumer::{
     Handler, Outcome, PullThreshold, Subscription,
 };
 pub use producer::Producer;
+pub use pull_consumer::{PullConsumer, PullOptions};
+pub use queries::{PullResult, QueueProgress};
 pub use rebalance::allocate;
 pub use transaction::{
     Transaction, TransactionChecker, TransactionProducer, TransactionReceipt, TransactionState,
@@ -248,6 +254,16 @@ impl Client {
         self.check_open()?;
         let callee = Callee::Batch { handler, most: most.max(1) };
         Consumer::start(self.clone(), options, callee).await
+    }
+
+    /// Starts a consumer that gives out messages when it is asked for them. It runs until it is
+    /// shut down or dropped.
+    ///
+    /// # Errors
+    /// As [`Self::start_consumer`].
+    pub async fn start_pull_consumer(&self, options: PullOptions) -> Result<PullConsumer, Error> {
+        self.check_open()?;
+        PullConsumer::start(self.clone(), options).await
     }
 
     /// Tells the brokers that the producers are gone and ends all connections. Shut consumers down
@@ -455,10 +471,19 @@ impl Client {
     }
 
     /// The `match` on what brokers ask of clients.
-    async fn hear(&self, request: Inbound) {
+    async fn hear(&self, request: Inbound, handling: &mut JoinSet<()>) {
         match request.command.request_code() {
             RequestCode::NotifyConsumerIdsChanged => self.members_changed(&request.command),
             RequestCode::ResetConsumerClientOffset => consumer::reset(self, &request.command),
+            RequestCode::GetConsumerRunningInfo => {
+                let answer = self.tell_running_info(&request.command);
+                request.answer(answer).await;
+            }
+            RequestCode::GetConsumerStatusFromClient => {
+                let answer = self.tell_offsets(&request.command);
+                request.answer(answer).await;
+            }
+            RequestCode::ConsumeMessageDirectly => self.handle_directly(request, handling).await,
             RequestCode::CheckTransactionState => transaction::asked(self, request),
             code => {
                 let remark = format!("{code:?} is not supported by this client");
@@ -493,9 +518,10 @@ fn refused(answer: &Command) -> Error {
 }
 
 async fn hear_brokers(client: Weak<Shared>, mut requests: mpsc::Receiver<Inbound>) {
+    let mut handling = JoinSet::new();
     while let Some(request) = requests.recv().await {
         let Some(shared) = client.upgrade() else { return };
-        Client(shared).hear(request).await;
+        Client(shared).hear(request, &mut handling).await;
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) async fn start(
 }
 
 /// An offset that the queue's broker knows; `None` when it has found none.
-async fn ask<'a, H: Header<'a>>(
+pub(super) async fn ask<'a, H: Header<'a>>(
     client: &Client,
     queue: &MessageQueue,
     code: RequestCode,

@@ -1,12 +1,23 @@
 //! Who consumes what: the allocation every member of a group computes for itself, and what changes
-//! for one member. Not here: asking who the members are, starting and stopping work.
+//! for one member. Not here: starting and stopping work.
 //!
 //! Invariant: the result is RocketMQ's `AVG`, to the queue; members written in Java, Go and Rust
 //! must agree (protocol section 2.5), or queues are consumed twice or by nobody.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::consumer::Membership;
+use super::{Client, refused};
+use crate::error::Error;
 use crate::names::MessageQueue;
+use crate::protocol::body::{ConsumerIdList, from_json};
+use crate::protocol::code::{RequestCode, ResponseCode};
+use crate::protocol::command::Command;
+use crate::protocol::header::ConsumerGroupRequest;
+
+const MEMBERS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The queues that fall to `me` when all of a topic's `queues` are dealt out to all of the group's
 /// `members`.
@@ -45,6 +56,60 @@ pub(super) fn change(held: &BTreeSet<MessageQueue>, wanted: &BTreeSet<MessageQue
         lost: held.difference(wanted).cloned().collect(),
         gained: wanted.difference(held).cloned().collect(),
     }
+}
+
+/// What falls to this client of a topic.
+#[derive(Debug)]
+pub(super) struct Dealt {
+    pub(super) topic: String,
+    pub(super) wanted: BTreeSet<MessageQueue>,
+    /// The group has other members, too.
+    pub(super) shared: bool,
+}
+
+/// Deals the queues of all topics of a group whose brokers know the members. False: it has to be
+/// done again soon.
+pub(super) async fn deal(client: &Client, membership: &Membership) -> (bool, Vec<Dealt>) {
+    let (mut settled, mut dealt) = (true, Vec::new());
+    let mut known: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
+    for topic in &membership.topics {
+        let queues = client.0.topics.get(topic).map(|topic| topic.route.to_read.clone());
+        let queues = queues.unwrap_or_default();
+        let Some(broker) = queues.first().map(|queue| queue.broker_name.clone()) else { continue };
+        if !known.contains_key(&broker) {
+            match members(client, &membership.group, &broker).await {
+                Ok(members) => known.insert(broker.clone(), members),
+                Err(failed) => {
+                    tracing::debug!(%failed, group = membership.group, "members are not known yet");
+                    settled = false;
+                    continue;
+                }
+            };
+        }
+        let members = known.get(&broker).map(Vec::as_slice).unwrap_or_default();
+        if !members.contains(&client.0.id) {
+            // The broker has missed our heartbeat; queues fall to us once it knows us.
+            settled = false;
+            client.heartbeat_all().await;
+        }
+        let wanted = allocate(&queues, members, &client.0.id);
+        dealt.push(Dealt { topic: topic.clone(), wanted, shared: members.len() > 1 });
+    }
+    (settled, dealt)
+}
+
+/// A group's members, as a broker knows them.
+async fn members(client: &Client, group: &str, broker: &str) -> Result<Vec<String>, Error> {
+    let remote = client.reader(broker, 0).await?;
+    let header = ConsumerGroupRequest { consumer_group: group };
+    let request = Command::with(RequestCode::GetConsumerListByGroup, &header);
+    let answer = remote.call(client.form(request), MEMBERS_TIMEOUT).await?;
+    if answer.response_code() != ResponseCode::Success {
+        return Err(refused(&answer));
+    }
+    let list: ConsumerIdList = from_json(&answer.body)
+        .map_err(|error| Error::Refused { code: answer.code, remark: error.to_string() })?;
+    Ok(list.consumer_id_list)
 }
 
 #[cfg(test)]

@@ -220,6 +220,16 @@ impl Topics {
         brokers.get(broker_name).and_then(master).map(str::to_owned)
     }
 
+    /// The name of the broker at an address; of the only broker, whatever its address.
+    pub(super) fn broker_at(&self, address: &str) -> Option<Arc<str>> {
+        let brokers = self.brokers.read().unwrap_or_else(PoisonError::into_inner);
+        let mut named = brokers.iter();
+        let at = named.find(|(_, addresses)| addresses.values().any(|known| known == address));
+        let at = at.map(|(name, _)| name);
+        let only = || brokers.keys().next().filter(|_| brokers.len() == 1);
+        at.or_else(only).cloned()
+    }
+
     pub(super) fn reader_of(&self, broker_name: &str, suggested: i64) -> Option<String> {
         let brokers = self.brokers.read().unwrap_or_else(PoisonError::into_inner);
         brokers.get(broker_name).and_then(|a| reader(a, suggested)).map(str::to_owned)
