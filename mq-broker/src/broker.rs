@@ -31,12 +31,14 @@ use crate::clients::Clients;
 use crate::config::{BrokerConfig, FlushDiskType};
 use crate::delay::{self, Delay};
 use crate::flights::Flights;
+use crate::live_settings::LiveSettings;
 use crate::locks::Locks;
 use crate::namesrv::NameServer;
 use crate::offsets::Offsets;
 use crate::registration;
 use crate::reset::Resets;
 use crate::revive;
+use crate::stats::{self, Stats};
 use crate::store::disk::Disk;
 use crate::store::{FlushMode, Store, StoreError, StoreOptions};
 use crate::timer::{self, Timers};
@@ -64,6 +66,8 @@ pub struct Broker {
     pub(crate) config: BrokerConfig,
     pub(crate) clock: Clock,
     pub(crate) store: Store,
+    pub(crate) stats: Stats,
+    pub(crate) live_settings: LiveSettings,
     pub(crate) catalog: Catalog,
     pub(crate) clients: Clients,
     pub(crate) locks: Locks,
@@ -121,6 +125,7 @@ impl Broker {
         let broker = Self::open(config, clock, disk, address, name_server)
             .map_err(|error| refused(&error))?;
         let broker = Arc::new(broker);
+        broker.look_at_counters();
         let mut server = Server::new(ServerOptions::default());
         for listener in listeners {
             server.accept(listener, &broker);
@@ -149,6 +154,8 @@ impl Broker {
         let offsets = Offsets::open(Arc::clone(&disk), folder.join("consumerOffset.json"))?;
         let decided = transaction::kept(&offsets);
         Ok(Self {
+            stats: Stats::new(&clock),
+            live_settings: LiveSettings::open(&disk, &folder, &config)?,
             catalog: Catalog::open(&disk, &folder, &config, clock.clone())?,
             delay: Delay::open(Arc::clone(&disk), folder.join("delayOffset.json"), &delays)?,
             flights: Arc::new(Flights::new(clock.now_ms())),
@@ -261,8 +268,8 @@ impl Broker {
     /// Group commit: one sync covers everything that was appended while the one before it ran.
     fn flush(&self) -> Result<(), StoreError> {
         let log = &self.store.log;
-        let pause = Duration::from_millis(self.config.flush_interval_commit_log_ms);
         while !self.stops() {
+            let pause = Duration::from_millis(self.config.flush_interval_commit_log_ms.now());
             match self.config.flush_disk_type {
                 FlushDiskType::Sync => wait(&log.appended, log.flushed.get() + 1),
                 FlushDiskType::Async => wait_stop(&self.stopping, pause),
@@ -298,20 +305,20 @@ impl Broker {
 
     /// Checkpoint, consumer offsets and the delay levels' progress, each in its own rhythm.
     fn snapshot(&self) -> Result<(), StoreError> {
-        let offsets_ms = to_ms(self.config.flush_consumer_offset_interval_ms);
-        let delays_ms = to_ms(self.config.flush_delay_offset_interval_ms);
+        let offsets_ms = || to_ms(self.config.flush_consumer_offset_interval_ms.now());
+        let delays_ms = || to_ms(self.config.flush_delay_offset_interval_ms.now());
         let now = self.clock.now_ms();
-        let (mut offsets_at, mut delays_at) = (now + offsets_ms, now + delays_ms);
+        let (mut offsets_at, mut delays_at) = (now + offsets_ms(), now + delays_ms());
         while !self.stops() {
             wait_stop(&self.stopping, CHECKPOINT_PERIOD);
             self.unless_full("snapshot", self.store.checkpoint_step())?;
             let now = self.clock.now_ms();
             if now >= offsets_at {
-                offsets_at = now + offsets_ms;
+                offsets_at = now + offsets_ms();
                 tell("consumer offsets", self.persist_offsets());
             }
             if now >= delays_at {
-                delays_at = now + delays_ms;
+                delays_at = now + delays_ms();
                 tell("delay progress", self.persist_delays());
             }
         }
@@ -319,7 +326,7 @@ impl Broker {
     }
 
     /// With the progress of transactions, once what it stands for is synced.
-    fn persist_offsets(&self) -> Result<(), StoreError> {
+    pub(crate) fn persist_offsets(&self) -> Result<(), StoreError> {
         let progress = self.transactions.progress();
         self.store.flush_step()?;
         transaction::keep(&self.offsets, progress);
@@ -347,6 +354,13 @@ impl Broker {
         if let Some(name_server) = self.name_server.clone() {
             loops.spawn(async move { name_server.expire_forever().await });
         }
+        let broker = Arc::clone(self);
+        loops.spawn(async move {
+            loop {
+                broker.clock.sleep(stats::PERIOD).await;
+                broker.look_at_counters();
+            }
+        });
         let broker = Arc::clone(self);
         loops.spawn(async move {
             loop {

@@ -1,8 +1,10 @@
-//! Topics and consumer groups: creation, permissions, versions, topics.json and
-//! subscriptionGroup.json; verb 17. Not here: who is connected, queues' contents.
+//! Topics and consumer groups: creation, change, removal, permissions, versions, topics.json and
+//! subscriptionGroup.json. Not here: the verbs that ask for it (`admin_topics.rs`,
+//! `admin_groups.rs`), who is connected, queues' contents.
 //!
 //! Invariants: a topic or group is on disk before anything that needs it is acknowledged; `version`
-//! grows with every change of the topics, and the registration with the name servers waits on it.
+//! grows with every change of the topics, and the registration with the name servers waits on it;
+//! the topics that RocketMQ itself needs are made at every start and cannot be removed.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -17,13 +19,13 @@ use mq_core::protocol::body::{
 };
 use mq_core::protocol::code::ResponseCode;
 use mq_core::protocol::command::Command;
-use mq_core::protocol::header::{CreateTopicRequest, RouteInfoRequest};
+use mq_core::protocol::header::RouteInfoRequest;
 use mq_core::watermark::Watermark;
 use tracing::{debug, info};
 
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
-use crate::dispatch::{Answer, Handled};
+use crate::hot::Hot;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::disk::Disk;
@@ -37,7 +39,7 @@ pub(crate) mod perm {
 }
 
 /// Queues that a topic may have: they cost files.
-const QUEUES_MAX: i32 = 64;
+pub(crate) const QUEUES_MAX: i32 = 64;
 /// Topics and groups, each: names are chosen by peers.
 const NAMES_MAX: usize = 20_000;
 /// A retry or dead letter topic has one queue.
@@ -54,8 +56,11 @@ pub(crate) struct Catalog {
     pub(crate) version: Watermark,
     topic_file: TableFile,
     group_file: TableFile,
-    create_topics: bool,
-    create_groups: bool,
+    /// Topics of this broker and its cluster, which bear their names.
+    own: [String; 2],
+    create_topics: Hot<bool>,
+    create_groups: Hot<bool>,
+    permission: Hot<u64>,
     clock: Clock,
 }
 
@@ -86,8 +91,10 @@ impl Catalog {
             version: Watermark::new(0),
             topic_file,
             group_file,
-            create_topics: config.auto_create_topic_enable,
-            create_groups: config.auto_create_subscription_group,
+            own: [config.broker_name.clone(), config.broker_cluster_name.clone()],
+            create_topics: config.auto_create_topic_enable.clone(),
+            create_groups: config.auto_create_subscription_group.clone(),
+            permission: config.broker_permission.clone(),
             clock,
         };
         catalog.add_system_topics(config);
@@ -100,17 +107,15 @@ impl Catalog {
         let template = config.default_topic_queue_nums;
         let levels = i32::try_from(config.message_delay_level.levels_ms.len()).unwrap_or(i32::MAX);
         let all = perm::READ | perm::WRITE;
-        let mut topics = vec![
+        let topics = [
             topic_config(names::SELF_TEST_TOPIC, 1, all),
             topic_config(names::SCHEDULE_TOPIC, levels, all),
             topic_config(names::HALF_TOPIC, 1, all),
             topic_config(names::TIMER_TOPIC, 1, all),
             topic_config(&config.broker_name, 1, all | perm::INHERIT),
             topic_config(&config.broker_cluster_name, 16, all | perm::INHERIT),
+            topic_config(names::DEFAULT_TOPIC, template, all | perm::INHERIT),
         ];
-        if self.create_topics {
-            topics.push(topic_config(names::DEFAULT_TOPIC, template, all | perm::INHERIT));
-        }
         let mut table = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         for topic in topics {
             table.insert(topic.topic_name.clone(), Arc::new(topic));
@@ -135,14 +140,15 @@ impl Catalog {
         if topic.starts_with(names::RETRY_PREFIX) {
             return self.ensure_topic(topic, RETRY_QUEUES);
         }
-        let template =
-            self.topic(template).filter(|t| self.create_topics && t.perm & perm::INHERIT != 0);
+        let template = self
+            .topic(template)
+            .filter(|t| self.create_topics.now() && t.perm & perm::INHERIT != 0);
         let Some(template) = template else {
             return Err(topic_unknown(topic));
         };
         let queues = queues.clamp(1, template.write_queue_nums.min(QUEUES_MAX));
         let permission = template.perm & !perm::INHERIT;
-        self.add_topic(topic_config(topic, queues, permission))
+        self.put_topic(topic_config(topic, queues, permission))
     }
 
     /// The topic, made readable and writable with `queues` queues if it is not there.
@@ -153,7 +159,7 @@ impl Catalog {
     ) -> Result<Arc<TopicConfig>, Refusal> {
         match self.topic(topic) {
             Some(found) => Ok(found),
-            None => self.add_topic(topic_config(topic, queues, perm::READ | perm::WRITE)),
+            None => self.put_topic(topic_config(topic, queues, perm::READ | perm::WRITE)),
         }
     }
 
@@ -163,7 +169,7 @@ impl Catalog {
             return Ok(found);
         }
         names::check_group(group).map_err(illegal)?;
-        if !self.create_groups {
+        if !self.create_groups.now() {
             return Err(Refusal::new(
                 ResponseCode::SubscriptionGroupNotExist,
                 format!(
@@ -171,7 +177,10 @@ impl Catalog {
                 ),
             ));
         }
-        self.add_group(group)
+        self.put_group(SubscriptionGroupConfig {
+            group_name: group.to_owned(),
+            ..SubscriptionGroupConfig::default()
+        })
     }
 
     /// The group's settings, if it is there.
@@ -190,57 +199,142 @@ impl Catalog {
         Ok(())
     }
 
-    /// Everything that a registration tells a name server.
+    /// Everything that a registration tells a name server: the template of topics only while they
+    /// are made by sending, and no permission that the broker itself has not.
     pub(crate) fn topics_for_registration(&self) -> TopicConfigSerializeWrapper {
+        let mut topics = self.topics();
+        if !self.create_topics.now() {
+            topics.topic_config_table.remove(names::DEFAULT_TOPIC);
+        }
+        let permission = i32::try_from(self.permission.now()).unwrap_or(0);
+        if permission != perm::READ | perm::WRITE {
+            topics.topic_config_table.values_mut().for_each(|topic| topic.perm &= permission);
+        }
+        topics
+    }
+
+    /// All topics.
+    pub(crate) fn topics(&self) -> TopicConfigSerializeWrapper {
         let data_version = self.versions().topics.clone();
         TopicConfigSerializeWrapper { topic_config_table: self.topic_table(), data_version }
     }
 
-    fn add_topic(&self, topic: TopicConfig) -> Result<Arc<TopicConfig>, Refusal> {
+    /// All groups.
+    pub(crate) fn groups(&self) -> SubscriptionGroupWrapper {
+        let data_version = self.versions().groups.clone();
+        SubscriptionGroupWrapper { subscription_group_table: self.group_table(), data_version }
+    }
+
+    /// Whether a topic is RocketMQ's own or bears the name of this broker or its cluster.
+    pub(crate) fn is_own(&self, topic: &str) -> bool {
+        names::is_system_topic(topic) || self.own.iter().any(|own| own == topic)
+    }
+
+    /// What routes say has changed, though no topic has.
+    pub(crate) fn touch(&self) {
+        let mut versions = self.versions();
+        versions.topics = self.next(&versions.topics);
+        self.version.advance(self.version.get() + 1);
+    }
+
+    /// Makes or changes a topic.
+    pub(crate) fn put_topic(&self, topic: TopicConfig) -> Result<Arc<TopicConfig>, Refusal> {
         let mut versions = self.versions();
         if let Some(found) = self.topic(&topic.topic_name).filter(|found| **found == topic) {
             return Ok(found);
         }
         let mut table = self.topic_table();
-        if table.len() >= NAMES_MAX {
+        if table.len() >= NAMES_MAX && !table.contains_key(&topic.topic_name) {
             return Err(illegal(format!("this broker holds {NAMES_MAX} topics: no more are made")));
         }
         table.insert(topic.topic_name.clone(), topic.clone());
-        let data_version = self.next(&versions.topics);
-        let wrapper = TopicConfigSerializeWrapper { topic_config_table: table, data_version };
         // On disk first: a topic that is known may be sent to.
-        self.topic_file.save(&wrapper)?;
-        versions.topics = wrapper.data_version;
+        self.save_topics(&mut versions, table)?;
         let topic = Arc::new(topic);
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         topics.insert(topic.topic_name.clone(), Arc::clone(&topic));
         drop(topics);
         self.version.advance(self.version.get() + 1);
-        info!(topic = topic.topic_name, queues = topic.write_queue_nums, "topic created");
+        info!(
+            topic = topic.topic_name,
+            queues = topic.write_queue_nums,
+            "topic created or changed"
+        );
         Ok(topic)
     }
 
-    fn add_group(&self, group: &str) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
+    /// Forgets a topic; false when it is not there.
+    pub(crate) fn remove_topic(&self, topic: &str) -> Result<bool, Refusal> {
         let mut versions = self.versions();
-        let settings = SubscriptionGroupConfig {
-            group_name: group.to_owned(),
-            ..SubscriptionGroupConfig::default()
-        };
+        let mut table = self.topic_table();
+        if table.remove(topic).is_none() {
+            return Ok(false);
+        }
+        self.save_topics(&mut versions, table)?;
+        self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(topic);
+        self.version.advance(self.version.get() + 1);
+        info!(topic, "topic removed");
+        Ok(true)
+    }
+
+    /// Makes or changes a group.
+    pub(crate) fn put_group(
+        &self,
+        settings: SubscriptionGroupConfig,
+    ) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
+        let group = settings.group_name.clone();
+        let mut versions = self.versions();
+        if let Some(found) = self.known_group(&group).filter(|found| **found == settings) {
+            return Ok(found);
+        }
         let mut table = self.group_table();
-        if table.len() >= NAMES_MAX {
+        if table.len() >= NAMES_MAX && !table.contains_key(&group) {
             return Err(illegal(format!("this broker holds {NAMES_MAX} groups: no more are made")));
         }
-        table.insert(group.to_owned(), settings.clone());
+        table.insert(group.clone(), settings.clone());
+        self.save_groups(&mut versions, table)?;
+        let settings = Arc::new(settings);
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        info!(group, "consumer group created or changed");
+        groups.insert(group, Arc::clone(&settings));
+        Ok(settings)
+    }
+
+    /// Forgets a group; false when it is not there.
+    pub(crate) fn remove_group(&self, group: &str) -> Result<bool, Refusal> {
+        let mut versions = self.versions();
+        let mut table = self.group_table();
+        if table.remove(group).is_none() {
+            return Ok(false);
+        }
+        self.save_groups(&mut versions, table)?;
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(group);
+        info!(group, "consumer group removed");
+        Ok(true)
+    }
+
+    fn save_topics(
+        &self,
+        versions: &mut Versions,
+        table: BTreeMap<String, TopicConfig>,
+    ) -> Result<(), Refusal> {
+        let data_version = self.next(&versions.topics);
+        let wrapper = TopicConfigSerializeWrapper { topic_config_table: table, data_version };
+        self.topic_file.save(&wrapper)?;
+        versions.topics = wrapper.data_version;
+        Ok(())
+    }
+
+    fn save_groups(
+        &self,
+        versions: &mut Versions,
+        table: BTreeMap<String, SubscriptionGroupConfig>,
+    ) -> Result<(), Refusal> {
         let data_version = self.next(&versions.groups);
         let wrapper = SubscriptionGroupWrapper { subscription_group_table: table, data_version };
         self.group_file.save(&wrapper)?;
         versions.groups = wrapper.data_version;
-        let settings = Arc::new(settings);
-        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        groups.insert(group.to_owned(), Arc::clone(&settings));
-        drop(groups);
-        info!(group, "consumer group created");
-        Ok(settings)
+        Ok(())
     }
 
     fn topic_table(&self) -> BTreeMap<String, TopicConfig> {
@@ -267,7 +361,7 @@ fn shared<T>(table: BTreeMap<String, T>) -> HashMap<String, Arc<T>> {
     table.into_iter().map(|(name, value)| (name, Arc::new(value))).collect()
 }
 
-fn topic_config(name: &str, queues: i32, perm: i32) -> TopicConfig {
+pub(crate) fn topic_config(name: &str, queues: i32, perm: i32) -> TopicConfig {
     TopicConfig {
         topic_name: name.to_owned(),
         read_queue_nums: queues,
@@ -277,7 +371,7 @@ fn topic_config(name: &str, queues: i32, perm: i32) -> TopicConfig {
     }
 }
 
-fn illegal(remark: String) -> Refusal {
+pub(crate) fn illegal(remark: String) -> Refusal {
     Refusal::new(ResponseCode::SystemError, remark)
 }
 
@@ -298,23 +392,4 @@ pub(crate) fn expect_group(broker: &Broker, request: &Command) {
     {
         debug!(group, refusal.remark, "no retry topic was made for a route request");
     }
-}
-
-/// 17: makes or changes a topic.
-pub(crate) fn create_topic(broker: &Arc<Broker>, request: &Command) -> Handled {
-    let header: CreateTopicRequest<'_> = request.decode_header()?;
-    names::check_topic(header.topic).map_err(illegal)?;
-    if names::is_system_topic(header.topic) {
-        return Err(illegal(format!("the topic {} is RocketMQ's own", header.topic)));
-    }
-    let queues = 1..=QUEUES_MAX;
-    if !queues.contains(&header.read_queue_nums) || !queues.contains(&header.write_queue_nums) {
-        return Err(illegal(format!("a topic has 1 to {QUEUES_MAX} queues")));
-    }
-    broker.catalog.add_topic(TopicConfig {
-        read_queue_nums: header.read_queue_nums,
-        write_queue_nums: header.write_queue_nums,
-        ..topic_config(header.topic, header.write_queue_nums, header.perm & 7)
-    })?;
-    Ok(Answer::Now(Command::success(request)))
 }

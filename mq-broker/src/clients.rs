@@ -15,8 +15,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use mq_core::clock::Clock;
 use mq_core::names;
 use mq_core::protocol::body::{
-    CheckClientRequest, ConsumerData, ConsumerIdList, HeartbeatData, SubscriptionData, from_json,
-    to_json,
+    CheckClientRequest, Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection,
+    ConsumerData, ConsumerIdList, HeartbeatData, MessageModel, ProducerConnection, ProducerInfo,
+    ProducerTableInfo, SubscriptionData, from_json, to_json,
 };
 use mq_core::protocol::code::{Language, RequestCode, ResponseCode};
 use mq_core::protocol::command::Command;
@@ -28,6 +29,7 @@ use crate::broker::Broker;
 use crate::dispatch::{Answer, Handled};
 use crate::filter::Filter;
 use crate::refusal::Refusal;
+use crate::stats::{Stats, Taken};
 
 /// Silence after which a member is dropped.
 const MEMBER_EXPIRY_MS: i64 = 120_000;
@@ -66,6 +68,10 @@ pub(crate) struct Online {
 #[derive(Debug, Default)]
 struct ConsumerGroup {
     members: HashMap<u64, Member>,
+    /// What the last heartbeat says of the group.
+    consume_type: ConsumeType,
+    message_model: MessageModel,
+    consume_from_where: ConsumeFromWhere,
     /// Topic to its subscription: the last heartbeat's set, as every member must hold the same.
     subscriptions: HashMap<String, Arc<Subscription>>,
     /// Of these the topics that nobody has made yet.
@@ -78,7 +84,9 @@ pub(crate) struct Subscription {
     /// Or why its expression is none.
     pub(crate) filter: Result<Filter, String>,
     pub(crate) version: i64,
-    expression: String,
+    /// What the group took of the topic.
+    pub(crate) taken: Arc<Taken>,
+    data: SubscriptionData,
 }
 
 impl Clients {
@@ -159,8 +167,13 @@ impl Clients {
     }
 
     /// Returns a complaint about an expression that is none.
-    fn register_consumer(&self, data: &ConsumerData, member: Member) -> Option<String> {
-        let subscriptions = compile(&data.subscription_data_set);
+    fn register_consumer(
+        &self,
+        data: &ConsumerData,
+        member: Member,
+        stats: &Stats,
+    ) -> Option<String> {
+        let subscriptions = compile(&data.group_name, &data.subscription_data_set, stats);
         let complaint = subscriptions.iter().find_map(|(topic, subscription)| {
             let remark = subscription.filter.as_ref().err()?;
             Some(format!("group {}, topic {topic}: {remark}", data.group_name))
@@ -168,6 +181,9 @@ impl Clients {
         let mut groups = self.write();
         let group = groups.consumers.entry(data.group_name.clone()).or_default();
         let joined = group.members.insert(member.peer.id, member).is_none();
+        group.consume_type = data.consume_type;
+        group.message_model = data.message_model;
+        group.consume_from_where = data.consume_from_where;
         let moved = group.subscribe(&data.group_name, subscriptions);
         if joined || moved {
             group.notify(&data.group_name);
@@ -219,6 +235,66 @@ impl Clients {
         members.into_iter().flat_map(HashMap::values).any(|member| member.client_id == client_id)
     }
 
+    /// Who consumes in a group, and what; `None` when nobody does.
+    pub(crate) fn consumer_connection(&self, group: &str) -> Option<ConsumerConnection> {
+        let groups = self.read();
+        let group = groups.consumers.get(group)?;
+        let subscriptions = group.subscriptions.iter();
+        Some(ConsumerConnection {
+            connection_set: connections(&group.members),
+            subscription_table: subscriptions
+                .map(|(topic, subscription)| (topic.clone(), subscription.data.clone()))
+                .collect(),
+            consume_type: group.consume_type,
+            message_model: group.message_model,
+            consume_from_where: group.consume_from_where,
+        })
+    }
+
+    /// Who sends in a group; `None` when nobody does.
+    pub(crate) fn producer_connection(&self, group: &str) -> Option<ProducerConnection> {
+        let groups = self.read();
+        let members = groups.producers.get(group)?;
+        Some(ProducerConnection { connection_set: connections(members) })
+    }
+
+    /// Who sends, by group.
+    pub(crate) fn all_producers(&self) -> ProducerTableInfo {
+        let groups = self.read();
+        let info = |member: &Member| ProducerInfo {
+            client_id: member.client_id.clone(),
+            remote_ip: member.peer.remote.to_string(),
+            language: member.language.name().to_owned(),
+            version: member.version,
+            last_update_timestamp: member.seen_ms,
+        };
+        let of_group = |(name, members): (&String, &HashMap<u64, Member>)| {
+            (name.clone(), members.values().map(info).collect())
+        };
+        ProducerTableInfo { data: groups.producers.iter().map(of_group).collect() }
+    }
+
+    /// The groups that subscribe a topic now.
+    pub(crate) fn groups_of(&self, topic: &str) -> Vec<String> {
+        let groups = self.read();
+        let subscribing =
+            groups.consumers.iter().filter(|(_, group)| group.subscriptions.contains_key(topic));
+        subscribing.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What a group wants of a topic, as its members said it.
+    pub(crate) fn subscription_data(&self, group: &str, topic: &str) -> Option<SubscriptionData> {
+        Some(self.subscription(group, topic)??.data.clone())
+    }
+
+    /// Whether a group's members have left a topic: they are there, and subscribe others only.
+    pub(crate) fn has_left(&self, group: &str, topic: &str) -> bool {
+        let groups = self.read();
+        groups.consumers.get(group).is_some_and(|group| {
+            !group.subscriptions.is_empty() && !group.subscriptions.contains_key(topic)
+        })
+    }
+
     fn member(&self, peer: &Arc<Peer>, client_id: &str, request: &Command) -> Member {
         Member {
             peer: Arc::clone(peer),
@@ -245,12 +321,12 @@ impl ConsumerGroup {
             && new.keys().all(|topic| self.subscriptions.contains_key(topic));
         for (topic, subscription) in &new {
             let Some(old) = self.subscriptions.get(topic) else { continue };
-            if old.expression != subscription.expression {
+            if old.data.sub_string != subscription.data.sub_string {
                 warn!(
                     group,
                     topic,
-                    was = old.expression,
-                    is = subscription.expression,
+                    was = old.data.sub_string,
+                    is = subscription.data.sub_string,
                     "members of one group subscribe differently, messages will be missed: \
                      give one of them a group of its own"
                 );
@@ -275,12 +351,27 @@ impl ConsumerGroup {
     }
 }
 
-fn compile(data: &[SubscriptionData]) -> HashMap<String, Arc<Subscription>> {
+fn connections(members: &HashMap<u64, Member>) -> Vec<Connection> {
+    let connection = |member: &Member| Connection {
+        client_id: member.client_id.clone(),
+        client_addr: member.peer.remote.to_string(),
+        language: member.language.name().to_owned(),
+        version: member.version,
+    };
+    members.values().map(connection).collect()
+}
+
+fn compile(
+    group: &str,
+    data: &[SubscriptionData],
+    stats: &Stats,
+) -> HashMap<String, Arc<Subscription>> {
     let compiled = data.iter().map(|one| {
         let subscription = Subscription {
             filter: Filter::of(one),
             version: one.sub_version,
-            expression: one.sub_string.clone(),
+            taken: stats.taken(group, &one.topic),
+            data: one.clone(),
         };
         (one.topic.clone(), Arc::new(subscription))
     });
@@ -297,7 +388,7 @@ pub(crate) fn heartbeat(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Comman
             .map_err(|remark| Refusal::new(ResponseCode::SystemError, remark))?;
         broker.catalog.group_with_retry_topic(&consumer.group_name)?;
         let member = broker.clients.member(peer, &data.client_id, request);
-        let complaint = broker.clients.register_consumer(consumer, member);
+        let complaint = broker.clients.register_consumer(consumer, member, &broker.stats);
         unusable = unusable.or(complaint);
         let subscribed = consumer.subscription_data_set.iter().map(|wanted| &wanted.topic);
         let missing = subscribed.filter(|topic| broker.catalog.topic(topic).is_none());

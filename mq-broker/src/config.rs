@@ -2,8 +2,10 @@
 //! key, default and range; reading from properties text and from `key=value` settings; limits.
 //!
 //! Not here: client options, defaults of the command line, the text format
-//! (`java_properties.rs`). Invariants: a key exists only if it does something; a configuration
-//! that was read has been validated as a whole; all findings are told together.
+//! (`java_properties.rs`), changes while the server runs (`live_settings.rs`; what may change then
+//! is [`Hot`]: numbers and switches, never a path, a name or an address). Invariants: a key exists
+//! only if it does something; a configuration that was read has been validated as a whole; all
+//! findings are told together.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -12,6 +14,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::hot::{Hot, Word};
 use crate::java_properties;
 
 /// What a frame may carry beside the body: header and framing.
@@ -57,6 +60,20 @@ macro_rules! settings {
                 Ok(())
             }
 
+            fn change(&self, key: &str, text: &str) -> Result<bool, String> {
+                match key {
+                    $($key => Ok(self.$field.take(&$check(text, $($arg),*)?)),)*
+                    other => unreachable!("{other} is not among KEYS"),
+                }
+            }
+
+            fn is_hot(&self, key: &str) -> bool {
+                match key {
+                    $($key => self.$field.is_hot(),)*
+                    _ => false,
+                }
+            }
+
             fn entries(&self) -> Vec<(&'static str, String)> {
                 vec![$(($key, self.$field.text())),*]
             }
@@ -91,30 +108,34 @@ settings! {
         /// Name servers to register with, `host:port` separated by `;`.
         namesrv_addr: Vec<String> = "namesrvAddr", Vec::new(), name_servers();
         /// Time between two registrations, in ms.
-        register_name_server_period_ms: u64 =
-            "registerNameServerPeriod", 30_000, number(10_000..=60_000);
+        register_name_server_period_ms: Hot<u64> =
+            "registerNameServerPeriod", Hot::new(30_000), hot_number(10_000..=60_000);
         /// Time a name server has to answer a registration, in ms.
-        register_broker_timeout_ms: u64 =
-            "registerBrokerTimeoutMills", 6_000, number(100..=60_000);
+        register_broker_timeout_ms: Hot<u64> =
+            "registerBrokerTimeoutMills", Hot::new(6_000), hot_number(100..=60_000);
+        /// What clients may do here: 4 read, 2 write, 6 both. Routes lose what is missing; pulls
+        /// are refused without 4, sends to ordered topics without 2.
+        broker_permission: Hot<u64> = "brokerPermission", Hot::new(6), permission();
         /// Region that the answer to a send names.
         region_id: String = "regionId", "DefaultRegion".to_owned(), name();
         /// Whether the answer to a send asks the client to trace.
-        trace_on: bool = "traceOn", true, switch();
+        trace_on: Hot<bool> = "traceOn", Hot::new(true), hot_switch();
         /// A group without an offset starts at the first message of a queue as long as that lies
         /// within this share of the machine's memory from the log's end, in percent; else where
         /// its members say.
         access_message_in_memory_max_ratio: u64 = "accessMessageInMemoryMaxRatio", 40,
             number(0..=100);
         /// Largest body of a message (of a batch: of all its messages), in bytes.
-        max_message_size: u64 = "maxMessageSize", 4 * 1024 * 1024,
-            number(1024..=MAX_FRAME_BYTES - FRAME_OVERHEAD_BYTES);
+        max_message_size: Hot<u64> = "maxMessageSize", Hot::new(4 * 1024 * 1024),
+            hot_number(1024..=MAX_FRAME_BYTES - FRAME_OVERHEAD_BYTES);
         /// Create a topic when the first message for it arrives.
-        auto_create_topic_enable: bool = "autoCreateTopicEnable", true, switch();
+        auto_create_topic_enable: Hot<bool> = "autoCreateTopicEnable", Hot::new(true), hot_switch();
         /// Queues of the template topic TBW102, and so the most that a client may ask for when
         /// its first message creates a topic.
         default_topic_queue_nums: i32 = "defaultTopicQueueNums", 8, number(1..=64);
         /// Create a consumer group when its first member appears.
-        auto_create_subscription_group: bool = "autoCreateSubscriptionGroup", true, switch();
+        auto_create_subscription_group: Hot<bool> =
+            "autoCreateSubscriptionGroup", Hot::new(true), hot_switch();
         /// Whether consumers may select messages by SQL92 conditions.
         enable_property_filter: bool = "enablePropertyFilter", true, switch();
         /// Folder of the store.
@@ -122,9 +143,11 @@ settings! {
         /// When a message is acknowledged: once it is synced, or once the system has it.
         flush_disk_type: FlushDiskType = "flushDiskType", FlushDiskType::Sync, flush();
         /// Time a send waits for the sync before it is answered FLUSH_DISK_TIMEOUT, in ms.
-        sync_flush_timeout_ms: u64 = "syncFlushTimeout", 5_000, number(100..=60_000);
+        sync_flush_timeout_ms: Hot<u64> =
+            "syncFlushTimeout", Hot::new(5_000), hot_number(100..=60_000);
         /// Time between two syncs under ASYNC_FLUSH, in ms.
-        flush_interval_commit_log_ms: u64 = "flushIntervalCommitLog", 500, number(1..=60_000);
+        flush_interval_commit_log_ms: Hot<u64> =
+            "flushIntervalCommitLog", Hot::new(500), hot_number(1..=60_000);
         /// Length of a commit log file, in bytes.
         mapped_file_size_commit_log: u64 = "mappedFileSizeCommitLog", 64 * 1024 * 1024,
             number(64 * 1024..=1024 * 1024 * 1024);
@@ -152,11 +175,11 @@ settings! {
         /// Let a sender take back a message that waits for its instant.
         recall_message_enable: bool = "recallMessageEnable", true, switch();
         /// Time between two snapshots of the groups' offsets, in ms.
-        flush_consumer_offset_interval_ms: u64 =
-            "flushConsumerOffsetInterval", 5_000, number(100..=600_000);
+        flush_consumer_offset_interval_ms: Hot<u64> =
+            "flushConsumerOffsetInterval", Hot::new(5_000), hot_number(100..=600_000);
         /// Time between two snapshots of the delay levels' progress, in ms.
-        flush_delay_offset_interval_ms: u64 =
-            "flushDelayOffsetInterval", 10_000, number(100..=600_000);
+        flush_delay_offset_interval_ms: Hot<u64> =
+            "flushDelayOffsetInterval", Hot::new(10_000), hot_number(100..=600_000);
     }
 }
 
@@ -170,20 +193,20 @@ settings! {
         /// Accept connections from the network though they carry neither credentials nor TLS.
         insecure_allow_plaintext: bool = "insecureAllowPlaintext", false, switch();
         /// Time between two looks for brokers that have fallen silent, in ms.
-        scan_not_active_broker_interval_ms: u64 =
-            "scanNotActiveBrokerInterval", 10_000, number(100..=60_000);
+        scan_not_active_broker_interval_ms: Hot<u64> =
+            "scanNotActiveBrokerInterval", Hot::new(10_000), hot_number(100..=60_000);
         /// File of the values that administrators put; empty to keep them in memory only.
         kv_config_path: PathBuf = "kvConfigPath", PathBuf::new(), optional_path();
         /// Answer the question for all topics.
-        enable_all_topic_list: bool = "enableAllTopicList", true, switch();
+        enable_all_topic_list: Hot<bool> = "enableAllTopicList", Hot::new(true), hot_switch();
         /// Put the queue order of a topic, where one is configured, into its route.
-        order_message_enable: bool = "orderMessageEnable", false, switch();
+        order_message_enable: Hot<bool> = "orderMessageEnable", Hot::new(false), hot_switch();
         /// Tell a broker that registers which topics have a queue order.
-        return_order_topic_config_to_broker: bool =
-            "returnOrderTopicConfigToBroker", true, switch();
+        return_order_topic_config_to_broker: Hot<bool> =
+            "returnOrderTopicConfigToBroker", Hot::new(true), hot_switch();
         /// Forget the topics that a broker's registration no longer lists.
-        delete_topic_with_broker_registration: bool =
-            "deleteTopicWithBrokerRegistration", false, switch();
+        delete_topic_with_broker_registration: Hot<bool> =
+            "deleteTopicWithBrokerRegistration", Hot::new(false), hot_switch();
     }
 }
 
@@ -229,7 +252,7 @@ impl BrokerConfig {
 
     fn check_store(&self, findings: &mut Findings) {
         let segment = self.mapped_file_size_commit_log;
-        let largest = self.max_message_size + FRAME_OVERHEAD_BYTES;
+        let largest = self.max_message_size.now() + FRAME_OVERHEAD_BYTES;
         if segment < largest {
             findings.refuse(format!(
                 "mappedFileSizeCommitLog={segment} has no room for a message of \
@@ -319,6 +342,13 @@ pub trait Settings: Default {
 
     /// Reads one value. `key` is one of [`Self::KEYS`]; the error says what is accepted.
     fn assign(&mut self, key: &str, text: &str) -> Result<(), String>;
+
+    /// Gives a hot setting another value; false when the setting is none. `key` is one of
+    /// [`Self::KEYS`].
+    fn change(&self, key: &str, text: &str) -> Result<bool, String>;
+
+    /// Whether a setting may be changed while the server runs.
+    fn is_hot(&self, key: &str) -> bool;
 
     /// All keys with their values as text, which `assign` reads back.
     fn entries(&self) -> Vec<(&'static str, String)>;
@@ -563,6 +593,21 @@ fn switch(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "accepts true or false".to_owned())
 }
 
+fn hot_number(text: &str, range: RangeInclusive<u64>) -> Result<Hot<u64>, String> {
+    number(text, range).map(Hot::new)
+}
+
+fn hot_switch(text: &str) -> Result<Hot<bool>, String> {
+    switch(text).map(Hot::new)
+}
+
+fn permission(text: &str) -> Result<Hot<u64>, String> {
+    match text {
+        "2" | "4" | "6" => number(text, 2..=6).map(Hot::new),
+        _ => Err("accepts 2 (write), 4 (read) or 6 (both)".to_owned()),
+    }
+}
+
 fn flush(text: &str) -> Result<FlushDiskType, String> {
     match text {
         "SYNC_FLUSH" => Ok(FlushDiskType::Sync),
@@ -629,6 +674,31 @@ fn name_servers(text: &str) -> Result<Vec<String>, String> {
 /// A value as the text that its check reads back.
 trait Text {
     fn text(&self) -> String;
+
+    /// Whether the value may change while the server runs.
+    fn is_hot(&self) -> bool {
+        false
+    }
+
+    /// Becomes `new`, if it may.
+    fn take(&self, _new: &Self) -> bool {
+        false
+    }
+}
+
+impl<T: Word + Display> Text for Hot<T> {
+    fn text(&self) -> String {
+        self.to_string()
+    }
+
+    fn is_hot(&self) -> bool {
+        true
+    }
+
+    fn take(&self, new: &Self) -> bool {
+        self.set(new.now());
+        true
+    }
 }
 
 impl Text for PathBuf {
@@ -766,7 +836,7 @@ mod tests {
 
     #[test]
     fn values_set_by_hand_are_checked_by_the_same_rules() {
-        let config = BrokerConfig { max_message_size: 1, ..BrokerConfig::default() };
+        let config = BrokerConfig { max_message_size: 1.into(), ..BrokerConfig::default() };
         let ConfigError(findings) = config.validate().unwrap_err();
         assert_eq!(findings.len(), 1, "{findings:?}");
     }

@@ -15,8 +15,9 @@ use tracing::debug;
 use crate::broker::Broker;
 use crate::refusal::Refusal;
 use crate::{
-    ack, assignment, catalog, clients, forward, locks, offsets, pop, pull, query, recall, reset,
-    retry, send, transaction,
+    ack, admin_clients, admin_groups, admin_topics, assignment, catalog, clients, forward,
+    live_settings, locks, offsets, pop, pull, query, recall, reset, retry, runtime_info, send,
+    stats, transaction,
 };
 
 /// What a handler has to say.
@@ -84,7 +85,6 @@ fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled 
         RequestCode::ConsumeMessageDirectly => forward::consume_directly(broker, request),
         RequestCode::ConsumerSendMsgBack => retry::handle(broker, request),
         RequestCode::RecallMessage => recall::handle(broker, peer, request),
-        RequestCode::UpdateAndCreateTopic => catalog::create_topic(broker, request),
         RequestCode::PopMessage => pop::pop(broker, request),
         RequestCode::PeekMessage => pop::peek(broker, request),
         RequestCode::Notification => pop::notification(broker, request),
@@ -99,8 +99,56 @@ fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled 
             catalog::expect_group(broker, request);
             ask_name_server(broker, peer, request)
         }
+        _ => administer(broker, peer, request),
+    }
+}
+
+/// What administrators ask, of this broker or of the name server of this process.
+fn administer(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled {
+    match request.request_code() {
+        RequestCode::UpdateAndCreateTopic => admin_topics::create(broker, request),
+        RequestCode::UpdateAndCreateTopicList => admin_topics::create_all(broker, request),
+        RequestCode::GetAllTopicConfig => admin_topics::all(broker, request),
+        RequestCode::GetTopicConfig => admin_topics::one(broker, request),
+        RequestCode::GetTopicStatsInfo => admin_topics::stats(broker, request),
+        RequestCode::DeleteTopicInBroker => admin_topics::delete(broker, request),
+        RequestCode::QueryTopicConsumeByWho => admin_topics::groups_of(broker, request),
+        RequestCode::GetSystemTopicListFromBroker => admin_topics::own(broker, request),
+        RequestCode::CleanUnusedTopic => admin_topics::clean_unused(broker, request),
+        RequestCode::QueryConsumeQueue => admin_topics::consume_queue(broker, request),
+        RequestCode::UpdateAndCreateSubscriptiongroup => admin_groups::create(broker, request),
+        RequestCode::UpdateAndCreateSubscriptiongroupList => {
+            admin_groups::create_all(broker, request)
+        }
+        RequestCode::GetAllSubscriptiongroupConfig => admin_groups::all(broker, request),
+        RequestCode::GetSubscriptiongroupConfig => admin_groups::one(broker, request),
+        RequestCode::DeleteSubscriptiongroup => admin_groups::delete(broker, request),
+        RequestCode::GetConsumeStats => admin_groups::consume_stats(broker, request),
+        RequestCode::GetBrokerConsumeStats => admin_groups::broker_consume_stats(broker, request),
+        RequestCode::QueryConsumeTimeSpan => admin_groups::time_span(broker, request),
+        RequestCode::QueryCorrectionOffset => admin_groups::correction(broker, request),
+        RequestCode::CloneGroupOffset => admin_groups::clone_progress(broker, request),
+        RequestCode::QueryTopicsByConsumer => admin_groups::topics_of(broker, request),
+        RequestCode::QuerySubscriptionByConsumer => admin_groups::subscription(broker, request),
+        RequestCode::UpdateAndGetGroupForbidden => admin_groups::forbidden(broker, request),
+        RequestCode::GetConsumerConnectionList => admin_clients::consumers(broker, request),
+        RequestCode::GetProducerConnectionList => admin_clients::producers(broker, request),
+        RequestCode::GetAllProducerInfo => admin_clients::all_producers(broker, request),
+        RequestCode::UpdateBrokerConfig => live_settings::update(broker, request),
+        RequestCode::GetBrokerConfig => live_settings::all(broker, request),
+        RequestCode::GetBrokerRuntimeInfo => runtime_info::handle(broker, request),
+        RequestCode::ViewBrokerStatsData => stats::view(broker, request),
+        RequestCode::CleanExpiredConsumequeue | RequestCode::DeleteExpiredCommitlog => {
+            nothing_expires(request)
+        }
         _ => ask_name_server(broker, peer, request),
     }
+}
+
+/// 306 and 329: there is never anything to remove.
+fn nothing_expires(request: &Command) -> Handled {
+    let remark = "this broker keeps all files: expired ones are not removed yet";
+    Ok(Answer::Now(Command::success(request).remark(remark)))
 }
 
 /// Everything else is the name server's of this process, if there is one.

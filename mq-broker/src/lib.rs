@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod hot;
 pub mod java_properties;
 
 pub mod broker;
@@ -14,6 +15,9 @@ mod dispatch;
 mod refusal;
 
 mod ack;
+mod admin_clients;
+mod admin_groups;
+mod admin_topics;
 mod assignment;
 mod catalog;
 mod clients;
@@ -21,6 +25,7 @@ mod delay;
 mod filter;
 mod flights;
 mod forward;
+mod live_settings;
 mod locks;
 mod offsets;
 mod pop;
@@ -30,7 +35,9 @@ mod recall;
 mod reset;
 mod retry;
 mod revive;
+mod runtime_info;
 mod send;
+mod stats;
 mod timer;
 pub mod transaction;
 mod transaction_check;

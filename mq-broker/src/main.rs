@@ -152,7 +152,10 @@ async fn run_dev(dev: Dev) -> Result<(), Error> {
     sets.extend(dev.sets);
     let config: BrokerConfig = load(None, &sets)?;
     let listeners = broker::bind(config.listen()).await?;
-    let name_server = Arc::new(NameServer::new(NameServerConfig::default(), Clock::System));
+    let kv_config_path = config.store_path_root_dir.join("config").join("kvConfig.json");
+    let name_server = NameServerConfig { kv_config_path, ..NameServerConfig::default() };
+    let name_server = NameServer::open(name_server, Clock::System, Arc::new(OsDisk));
+    let name_server = Arc::new(name_server.map_err(|error| Error::Config(error.to_string()))?);
     let running =
         Broker::start(config, Clock::System, Arc::new(OsDisk), listeners, Some(name_server))?;
     println!("mq: serving on {}", shown(&running));

@@ -20,7 +20,7 @@ use mq_core::protocol::header::{
     AddWritePermResponse, BrokerHeartbeatRequest, BrokerIdentity, BrokerNameRequest,
     ClusterRequest, DeleteTopicInNamesrvRequest, KvConfigRequest, KvConfigResponse,
     KvNamespaceRequest, PutKvConfigRequest, QueryDataVersionResponse, RegisterBrokerRequest,
-    RegisterBrokerResponse, RouteInfoRequest, WipeWritePermResponse,
+    RegisterBrokerResponse, RouteInfoRequest, TopicRequest, WipeWritePermResponse,
 };
 use mq_core::protocol::{Command, RequestCode, ResponseCode};
 use mq_core::server::{Peer, Replies, Service};
@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::config::{NameServerConfig, Settings};
+use crate::live_settings::{self, Changes};
 use crate::refusal::Refusal;
 use crate::routes::{
     BrokerMembers, MemberId, Origin, Queues, Registration, Route, Routes, Version,
@@ -57,7 +58,7 @@ pub struct NameServer {
     config: NameServerConfig,
     clock: Clock,
     routes: Mutex<Routes>,
-    pairs: Mutex<Pairs>,
+    table: Mutex<PairTable>,
     pair_file: Option<TableFile>,
     /// Version of the topics that the broker of this process told last.
     learned: Mutex<Option<u64>>,
@@ -66,11 +67,13 @@ pub struct NameServer {
 /// Values by key by namespace.
 type Pairs = BTreeMap<String, BTreeMap<String, String>>;
 
-/// kvConfig.json.
-#[derive(Default, Serialize, Deserialize)]
+/// kvConfig.json, with the settings that were changed while the name server ran.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct PairTable {
     config_table: Pairs,
+    #[serde(skip_serializing_if = "Changes::is_empty")]
+    settings: Changes,
 }
 
 impl Service for NameServer {
@@ -98,7 +101,7 @@ impl NameServer {
             config,
             clock,
             routes: Mutex::default(),
-            pairs: Mutex::default(),
+            table: Mutex::default(),
             pair_file: None,
             learned: Mutex::default(),
         }
@@ -121,7 +124,8 @@ impl NameServer {
                 .map_err(|error| StoreError::io(&folder, "create", error))?;
             let file = TableFile::new(disk, path);
             let saved: PairTable = file.load()?.unwrap_or_default();
-            name_server.pairs = Mutex::new(saved.config_table);
+            live_settings::restore(&name_server.config, &saved.settings, "kvConfigPath");
+            name_server.table = Mutex::new(saved);
             name_server.pair_file = Some(file);
         }
         Ok(name_server)
@@ -147,15 +151,19 @@ impl NameServer {
             RequestCode::GetKvlistByNamespace => self.pairs_of(request),
             RequestCode::GetTopicsByCluster => self.topics_of_cluster(request),
             RequestCode::GetSystemTopicListFromNs => Ok(self.system_topics(request)),
+            RequestCode::GetUnitTopicList => Ok(self.topics_with(request, Queues::is_unit)),
+            RequestCode::GetHasUnitSubTopicList => {
+                Ok(self.topics_with(request, Queues::has_unit_subscribers))
+            }
+            RequestCode::GetHasUnitSubUnunitTopicList => Ok(self
+                .topics_with(request, |queues| queues.has_unit_subscribers() && !queues.is_unit())),
+            RequestCode::RegisterTopicInNamesrv => self.register_topic(request),
             RequestCode::QueryDataVersion => self.data_version(origin, request),
             RequestCode::BrokerHeartbeat => self.heartbeat(origin, request),
             RequestCode::GetNamesrvConfig => {
                 Ok(Command::success(request).body(self.config.to_properties()))
             }
-            RequestCode::UpdateNamesrvConfig => Err(Refusal::new(
-                ResponseCode::NoPermission,
-                "a running name server takes no settings: change namesrv.conf and restart it",
-            )),
+            RequestCode::UpdateNamesrvConfig => self.change_settings(request),
             _ => return None,
         };
         Some(handled.unwrap_or_else(|refusal| refusal.answer(request)))
@@ -177,8 +185,9 @@ impl NameServer {
 
     /// Drops silent brokers again and again. Whoever serves runs this beside the server.
     pub async fn expire_forever(&self) {
-        let period = Duration::from_millis(self.config.scan_not_active_broker_interval_ms);
         loop {
+            let period =
+                Duration::from_millis(self.config.scan_not_active_broker_interval_ms.now());
             self.clock.sleep(period).await;
             self.expire();
         }
@@ -224,7 +233,7 @@ impl NameServer {
             version: table_version(&topics.data_version),
             topics: queues(&topics),
         };
-        let complete = self.config.delete_topic_with_broker_registration;
+        let complete = self.config.delete_topic_with_broker_registration.now();
         let now_ms = self.clock.now_ms();
         let master = self
             .routes()
@@ -234,7 +243,7 @@ impl NameServer {
             ha_server_addr: master.as_ref().map(|master| master.ha_address.as_str()),
             master_addr: master.as_ref().map(|master| master.address.as_str()),
         });
-        match self.config.return_order_topic_config_to_broker {
+        match self.config.return_order_topic_config_to_broker.now() {
             true => Ok(answer.body(to_json(&self.table_of(ORDER_NAMESPACE).unwrap_or_default()))),
             false => Ok(answer),
         }
@@ -291,10 +300,10 @@ impl NameServer {
             ));
         };
         let mut route = route_data(peer, route);
-        if self.config.order_message_enable {
-            let orders = self.pairs();
-            route.order_topic_conf =
-                orders.get(ORDER_NAMESPACE).and_then(|orders| orders.get(topic)).cloned();
+        if self.config.order_message_enable.now() {
+            let table = self.table();
+            let orders = table.config_table.get(ORDER_NAMESPACE);
+            route.order_topic_conf = orders.and_then(|orders| orders.get(topic)).cloned();
         }
         Ok(Command::success(request).body(to_json(&route)))
     }
@@ -311,7 +320,7 @@ impl NameServer {
     }
 
     fn all_topics(&self, request: &Command) -> Handled {
-        if !self.config.enable_all_topic_list {
+        if !self.config.enable_all_topic_list.now() {
             return Err(Refusal::new(
                 ResponseCode::SystemError,
                 "the list of all topics is disabled: set enableAllTopicList=true",
@@ -324,6 +333,29 @@ impl NameServer {
         let ClusterRequest { cluster } = request.decode_header()?;
         let topics = self.routes().topics_of_cluster(cluster).unwrap_or_default();
         Ok(Command::success(request).body(to_json(&topic_list(&topics, None))))
+    }
+
+    fn topics_with(&self, request: &Command, wanted: impl Fn(&Queues) -> bool) -> Command {
+        let topics = self.routes().topics_with(wanted);
+        Command::success(request).body(to_json(&topic_list(&topics, None)))
+    }
+
+    /// Puts queues of a topic into the routes ahead of the brokers' own registrations.
+    fn register_topic(&self, request: &Command) -> Handled {
+        let TopicRequest { topic } = request.decode_header()?;
+        let route: TopicRouteData = parse(request)?;
+        for data in route.queue_datas {
+            let queues = Queues {
+                read: data.read_queue_nums,
+                write: data.write_queue_nums,
+                perm: data.perm,
+                sys_flag: data.topic_sys_flag,
+            };
+            self.routes()
+                .register_topic(topic, &data.broker_name, queues)
+                .map_err(|why| Refusal::new(ResponseCode::SystemError, why))?;
+        }
+        Ok(Command::success(request))
     }
 
     /// Clusters and brokers: each has a topic of its name.
@@ -357,34 +389,45 @@ impl NameServer {
 
     fn put_pair(&self, request: &Command) -> Handled {
         let PutKvConfigRequest { namespace, key, value } = request.decode_header()?;
-        let mut pairs = self.pairs();
-        if pairs.values().map(BTreeMap::len).sum::<usize>() >= MAX_PAIRS {
+        let mut table = self.table();
+        if table.config_table.values().map(BTreeMap::len).sum::<usize>() >= MAX_PAIRS {
             return Err(Refusal::new(
                 ResponseCode::SystemError,
                 format!("the name server holds {MAX_PAIRS} values, its limit: delete some"),
             ));
         }
-        let mut changed = pairs.clone();
-        changed.entry(namespace.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
-        self.replace_pairs(&mut pairs, changed)?;
+        let mut changed = table.clone();
+        let values = changed.config_table.entry(namespace.to_owned()).or_default();
+        values.insert(key.to_owned(), value.to_owned());
+        self.replace(&mut table, changed)?;
         Ok(Command::success(request))
     }
 
     /// What cannot be saved is not changed.
-    fn replace_pairs(&self, pairs: &mut Pairs, changed: Pairs) -> Result<(), Refusal> {
-        let table = PairTable { config_table: changed };
+    fn replace(&self, table: &mut PairTable, changed: PairTable) -> Result<(), Refusal> {
         match &self.pair_file {
-            Some(file) => file.save(&table)?,
+            Some(file) => file.save(&changed)?,
             None => warn!("put values are lost at the end: set kvConfigPath to keep them"),
         }
-        *pairs = table.config_table;
+        *table = changed;
         Ok(())
+    }
+
+    fn change_settings(&self, request: &Command) -> Handled {
+        let changes = live_settings::parse(&request.body)?;
+        let mut table = self.table();
+        live_settings::check(&self.config, &changes)?;
+        let mut changed = table.clone();
+        changed.settings.extend(changes.clone());
+        self.replace(&mut table, changed)?;
+        live_settings::apply(&self.config, &changes);
+        Ok(Command::success(request))
     }
 
     fn pair(&self, request: &Command) -> Handled {
         let KvConfigRequest { namespace, key } = request.decode_header()?;
-        let pairs = self.pairs();
-        let Some(value) = pairs.get(namespace).and_then(|pairs| pairs.get(key)) else {
+        let table = self.table();
+        let Some(value) = table.config_table.get(namespace).and_then(|pairs| pairs.get(key)) else {
             return Err(Refusal::new(
                 ResponseCode::QueryNotFound,
                 format!("No config item, Namespace: {namespace} Key: {key}"),
@@ -395,16 +438,12 @@ impl NameServer {
 
     fn delete_pair(&self, request: &Command) -> Handled {
         let KvConfigRequest { namespace, key } = request.decode_header()?;
-        let mut pairs = self.pairs();
-        let mut changed = pairs.clone();
-        if let Some(values) = changed.get_mut(namespace) {
-            values.remove(key);
-            if values.is_empty() {
-                changed.remove(namespace);
-            }
-        }
-        if changed != *pairs {
-            self.replace_pairs(&mut pairs, changed)?;
+        let mut table = self.table();
+        let mut changed = table.clone();
+        let values = changed.config_table.get_mut(namespace);
+        if values.and_then(|values| values.remove(key)).is_some() {
+            changed.config_table.retain(|_, values| !values.is_empty());
+            self.replace(&mut table, changed)?;
         }
         Ok(Command::success(request))
     }
@@ -421,15 +460,15 @@ impl NameServer {
     }
 
     fn table_of(&self, namespace: &str) -> Option<KvTable> {
-        self.pairs().get(namespace).map(|table| KvTable { table: table.clone() })
+        self.table().config_table.get(namespace).map(|table| KvTable { table: table.clone() })
     }
 
     fn routes(&self) -> MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pairs(&self) -> MutexGuard<'_, Pairs> {
-        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, PairTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

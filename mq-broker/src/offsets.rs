@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::broker::Broker;
+use crate::catalog::topic_unknown;
 use crate::dispatch::{Answer, Handled};
 use crate::refusal::Refusal;
 use crate::store::StoreError;
@@ -25,7 +26,7 @@ use mq_core::protocol::header::{
 };
 
 /// Queue id to the next offset.
-type Queues = BTreeMap<i32, i64>;
+pub(crate) type Queues = BTreeMap<i32, i64>;
 
 /// Entries that offset commits may create: a peer chooses the names.
 const ENTRIES_MAX: usize = 1_000_000;
@@ -78,6 +79,40 @@ impl Offsets {
             topics.entry(topic.to_owned()).or_default().insert(queue_id, offset);
             self.changed.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// The topics in which a group has progress.
+    pub(crate) fn topics_of(&self, group: &str) -> Vec<String> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.get(group).into_iter().flat_map(HashMap::keys).cloned().collect()
+    }
+
+    /// The groups that have progress in a topic.
+    pub(crate) fn groups_of(&self, topic: &str) -> Vec<String> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let groups = table.iter().filter(|(_, topics)| topics.contains_key(topic));
+        groups.map(|(group, _)| group.clone()).collect()
+    }
+
+    /// A group's progress in the queues of a topic.
+    pub(crate) fn queues_of(&self, group: &str, topic: &str) -> Queues {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.get(group).and_then(|topics| topics.get(topic)).cloned().unwrap_or_default()
+    }
+
+    /// Forgets all progress in a topic.
+    pub(crate) fn remove_topic(&self, topic: &str) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.values_mut().for_each(|topics| drop(topics.remove(topic)));
+        table.retain(|_, topics| !topics.is_empty());
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Forgets all progress of a group.
+    pub(crate) fn remove_group(&self, group: &str) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.remove(group);
+        self.changed.store(true, Ordering::Relaxed);
     }
 
     /// Writes the snapshot if anything changed since the last one.
@@ -142,6 +177,10 @@ pub(crate) fn update(broker: &Arc<Broker>, request: &Command) -> Handled {
     let header: UpdateConsumerOffsetRequest<'_> = request.decode_header()?;
     let UpdateConsumerOffsetRequest { consumer_group, topic, queue_id, commit_offset } = header;
     check_names(consumer_group, topic)?;
+    // Progress in a topic that was deleted would be wrong for the next of its name.
+    if broker.catalog.topic(topic).is_none() {
+        return Err(topic_unknown(topic));
+    }
     commit(broker, (consumer_group, topic, queue_id), commit_offset);
     Ok(Answer::Now(Command::success(request)))
 }
@@ -155,7 +194,7 @@ pub(crate) fn commit(broker: &Broker, place: (&str, &str, i32), offset: i64) {
 }
 
 /// Names that a peer chooses are checked before they become keys of a table.
-fn check_names(group: &str, topic: &str) -> Result<(), Refusal> {
+pub(crate) fn check_names(group: &str, topic: &str) -> Result<(), Refusal> {
     mq_core::names::check_group(group)
         .and_then(|()| mq_core::names::check_topic(topic))
         .map_err(|remark| Refusal::new(ResponseCode::SystemError, remark))

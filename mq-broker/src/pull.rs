@@ -22,6 +22,7 @@ use crate::dispatch::{Answer, Handled};
 use crate::filter::{Filter, SIFTED_MAX};
 use crate::offsets;
 use crate::refusal::Refusal;
+use crate::stats::Taken;
 use crate::store::StoreError;
 use crate::store::commit_log::CommitLog;
 use crate::store::consume_queue::{ConsumeQueue, Entry};
@@ -53,25 +54,27 @@ struct Pull {
     filter: Filter,
     /// How often parked pulls had been recalled when this one came.
     recalled: u64,
+    taken: Arc<Taken>,
 }
 
 /// What a read of the queue gave.
 struct Found {
     code: ResponseCode,
     next: i64,
+    messages: usize,
     body: Bytes,
 }
 
 impl Found {
     /// The pull is to go on at another offset.
     fn elsewhere(next: i64) -> Self {
-        Self { code: ResponseCode::PullOffsetMoved, next, body: Bytes::new() }
+        Self { code: ResponseCode::PullOffsetMoved, next, messages: 0, body: Bytes::new() }
     }
 }
 
 pub(crate) fn handle(broker: &Arc<Broker>, request: &Command) -> Handled {
     let header: PullRequest<'_> = request.decode_header()?;
-    let filter = check(broker, &header)?;
+    let (filter, taken) = check(broker, &header)?;
     // Before the resets are looked at: one that comes later recalls this pull.
     let recalled = broker.recalled.get();
     if header.sys_flag & flag::COMMIT_OFFSET != 0 {
@@ -86,6 +89,7 @@ pub(crate) fn handle(broker: &Arc<Broker>, request: &Command) -> Handled {
         count: usize::try_from(header.max_msg_nums).unwrap_or(1).clamp(1, MESSAGES_MAX),
         filter,
         recalled,
+        taken,
     };
     if let Some(target) = jump {
         return Ok(Answer::Now(pull.answer(request, Found::elsewhere(target))));
@@ -102,8 +106,12 @@ pub(crate) fn handle(broker: &Arc<Broker>, request: &Command) -> Handled {
     Ok(Answer::Later(Box::pin(pull.park(request, deadline))))
 }
 
-/// The checks of protocol section 2.8, in order; gives the filter to apply.
-fn check(broker: &Broker, header: &PullRequest<'_>) -> Result<Filter, Refusal> {
+/// The checks of protocol section 2.8, in order; gives the filter to apply, and the counter.
+fn check(broker: &Broker, header: &PullRequest<'_>) -> Result<(Filter, Arc<Taken>), Refusal> {
+    if broker.config.broker_permission.now() & u64::from(perm::READ.cast_unsigned()) == 0 {
+        let name = &broker.config.broker_name;
+        return Err(forbidden(format!("the broker[{name}] pulling message is forbidden")));
+    }
     let group = broker.catalog.group(header.consumer_group)?;
     if !group.consume_enable {
         return Err(forbidden(format!("subscription group no permission, {}", group.group_name)));
@@ -123,13 +131,17 @@ fn check(broker: &Broker, header: &PullRequest<'_>) -> Result<Filter, Refusal> {
     }
     if header.sys_flag & flag::SUBSCRIPTION != 0 {
         let expression = header.subscription.unwrap_or("*");
-        return Filter::requested(&broker.config, expression, header.expression_type);
+        let filter = Filter::requested(&broker.config, expression, header.expression_type)?;
+        return Ok((filter, broker.stats.taken(header.consumer_group, header.topic)));
     }
     registered_filter(broker, header)
 }
 
 /// The filter that the group's heartbeat brought.
-fn registered_filter(broker: &Broker, header: &PullRequest<'_>) -> Result<Filter, Refusal> {
+fn registered_filter(
+    broker: &Broker,
+    header: &PullRequest<'_>,
+) -> Result<(Filter, Arc<Taken>), Refusal> {
     let missing = |remark: &str| {
         let remark = format!("{remark}, group {}, topic {}", header.consumer_group, header.topic);
         Refusal::new(ResponseCode::SubscriptionNotExist, remark)
@@ -152,7 +164,7 @@ fn registered_filter(broker: &Broker, header: &PullRequest<'_>) -> Result<Filter
         )
     })?;
     filter.check_enabled(&broker.config)?;
-    Ok(filter.clone())
+    Ok((filter.clone(), Arc::clone(&subscription.taken)))
 }
 
 fn forbidden(remark: String) -> Refusal {
@@ -218,10 +230,12 @@ impl Pull {
             (true, true) => ResponseCode::PullRetryImmediately,
             (true, false) => ResponseCode::PullNotFound,
         };
-        Ok(Found { code, next, body: records(&self.broker.store.log, &wanted)? })
+        let body = records(&self.broker.store.log, &wanted)?;
+        Ok(Found { code, next, messages: wanted.len(), body })
     }
 
     fn answer(&self, request: &Command, found: Found) -> Command {
+        self.count(&found);
         Command::response_to(request, found.code)
             .header(&PullResponse {
                 suggest_which_broker_id: 0,
@@ -250,6 +264,17 @@ pub(crate) fn records(log: &CommitLog, entries: &[Entry]) -> Result<Bytes, Store
     Ok(body.freeze())
 }
 
+impl Pull {
+    fn count(&self, found: &Found) {
+        let stats = &self.broker.stats;
+        if found.messages == 0 {
+            return stats.missed.add(0, 0);
+        }
+        stats.got.add(found.messages, found.body.len());
+        self.taken.got.add(found.messages, found.body.len());
+    }
+}
+
 /// Answers that need no read (protocol section 2.8, "store status").
 fn outside(offset: i64, min: i64, max: i64) -> Option<Found> {
     let (code, next) = if offset == max || (max == 0 && offset == 0) {
@@ -261,7 +286,7 @@ fn outside(offset: i64, min: i64, max: i64) -> Option<Found> {
     } else {
         return None;
     };
-    Some(Found { code, next, body: Bytes::new() })
+    Some(Found { code, next, messages: 0, body: Bytes::new() })
 }
 
 /// Entries that one read of the log covers.

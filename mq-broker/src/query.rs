@@ -88,6 +88,9 @@ pub(crate) fn query_message(broker: &Arc<Broker>, request: &Command) -> Handled 
     let mut body = BytesMut::new();
     for at in found {
         let Ok(at) = u64::try_from(at) else { continue };
+        if broker.store.is_deleted(header.topic, at) {
+            continue;
+        }
         let record = broker.store.log.read_record_at(at)?;
         if body.len() + record.len() > ANSWER_BYTES_MAX {
             break;

@@ -134,7 +134,7 @@ impl Teller {
                 }
                 self.trouble.clear();
                 self.broker.registered.advance(1);
-                Duration::from_millis(self.broker.config.register_name_server_period_ms)
+                Duration::from_millis(self.broker.config.register_name_server_period_ms.now())
             }
             Err(error) => {
                 let trouble = error.to_string();
@@ -194,7 +194,7 @@ impl Teller {
     }
 
     async fn call(&mut self, request: Command) -> Result<(), Error> {
-        let timeout = Duration::from_millis(self.broker.config.register_broker_timeout_ms);
+        let timeout = Duration::from_millis(self.broker.config.register_broker_timeout_ms.now());
         let remote = match self.remote.take().filter(|remote| !remote.is_closed()) {
             Some(remote) => remote,
             None => self.dial().await?,

@@ -67,6 +67,8 @@ pub(crate) fn handle(broker: &Arc<Broker>, request: &Command) -> Handled {
             put(broker, &record, (&names::retry_topic(header.group), 0), Fate::Delayed { level })?
         }
     };
+    let topic = header.origin_topic.unwrap_or(record.topic);
+    broker.stats.taken(header.group, topic).sent_back.add(1, bytes.len());
     answer_when_stored(broker, Command::success(request), end)
 }
 

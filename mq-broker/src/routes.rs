@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use mq_core::names;
+
 /// A member that was silent for longer than this is dropped.
 pub const BROKER_EXPIRY_MS: i64 = 120_000;
 
@@ -57,6 +59,18 @@ pub struct Queues {
     pub perm: i32,
     /// Flags of unit mode.
     pub sys_flag: i32,
+}
+
+impl Queues {
+    /// Whether the topic is for clients in unit mode.
+    pub fn is_unit(&self) -> bool {
+        self.sys_flag & 1 != 0
+    }
+
+    /// Whether clients in unit mode subscribe the topic.
+    pub fn has_unit_subscribers(&self) -> bool {
+        self.sys_flag & 2 != 0
+    }
 }
 
 /// Names of a member, as every request about it carries them.
@@ -258,6 +272,31 @@ impl Routes {
         let here = |name: &Arc<str>| self.is_in_cluster(name, cluster);
         let topics = self.topics.iter().filter(|(_, queues)| queues.keys().any(here));
         Some(topics.map(|(topic, _)| Arc::clone(topic)).collect())
+    }
+
+    /// The topics of which a broker holds such queues.
+    pub fn topics_with(&self, wanted: impl Fn(&Queues) -> bool) -> Vec<Arc<str>> {
+        let topics = self.topics.iter().filter(|(_, queues)| queues.values().any(&wanted));
+        topics.map(|(topic, _)| Arc::clone(topic)).collect()
+    }
+
+    /// Notes queues of a topic before their broker tells of them. The broker must be known.
+    pub fn register_topic(
+        &mut self,
+        topic: &str,
+        broker_name: &str,
+        queues: Queues,
+    ) -> Result<(), String> {
+        names::check_topic(topic)?;
+        let Some((name, _)) = self.brokers.get_key_value(broker_name) else {
+            return Err(format!("the broker {} is not registered", broker_name.escape_debug()));
+        };
+        if self.topics.len() >= MAX_TOPICS && !self.topics.contains_key(topic) {
+            return Err(format!("the name server would hold more than {MAX_TOPICS} topics"));
+        }
+        let name = Arc::clone(name);
+        self.topics.entry(topic.into()).or_default().insert(name, queues);
+        Ok(())
     }
 
     /// Forgets a topic, or only what brokers of `cluster` hold of it.

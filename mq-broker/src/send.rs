@@ -23,6 +23,7 @@ use mq_core::server::{Peer, Replies};
 use tokio::time::timeout;
 
 use crate::broker::Broker;
+use crate::catalog::perm;
 use crate::config::FlushDiskType;
 use crate::delay::{self, Wish};
 use crate::dispatch::{Answer, reply};
@@ -94,7 +95,9 @@ pub(crate) fn handle(
 fn append(broker: &Broker, peer: &Peer, drafts: &[Draft<'_>]) -> Result<Vec<Appended>, StoreError> {
     let host = broker.store_host(peer);
     let records: Vec<_> = drafts.iter().flat_map(|draft| draft.records(peer, host)).collect();
-    broker.store.log.append(&records)
+    let appended = broker.store.log.append(&records)?;
+    broker.stats.put.add(appended.len(), appended.iter().map(|one| one.size as usize).sum());
+    Ok(appended)
 }
 
 impl<'a> Draft<'a> {
@@ -148,6 +151,13 @@ impl<'a> Draft<'a> {
             header.default_topic,
             header.default_topic_queue_nums,
         )?;
+        let writable =
+            broker.config.broker_permission.now() & u64::from(perm::WRITE.cast_unsigned());
+        if writable == 0 && topic.order {
+            let remark =
+                format!("the broker[{}] sending message is forbidden", broker.config.broker_name);
+            return Err(Refusal::new(ResponseCode::NoPermission, remark));
+        }
         if self.queue_id < 0 {
             self.queue_id = any_queue(topic.write_queue_nums);
         }
@@ -279,14 +289,14 @@ impl<'a> Draft<'a> {
             transaction_id: self.unique_key.as_deref(),
             recall_handle: self.recall_handle.as_deref(),
             region: Some(&broker.config.region_id),
-            trace_on: Some(broker.config.trace_on),
+            trace_on: Some(broker.config.trace_on.now()),
             ..SendResponse::default()
         })
     }
 }
 
 fn check_size(broker: &Broker, request: &Command) -> Result<(), Refusal> {
-    let (size, max) = (request.body.len() as u64, broker.config.max_message_size);
+    let (size, max) = (request.body.len() as u64, broker.config.max_message_size.now());
     if size > max {
         let remark = format!(
             "the message is illegal: its body has {size} bytes, maxMessageSize of this broker is {max}"
@@ -390,7 +400,7 @@ fn answer(
 
 /// The answers, once the log is synced up to `end`; or what became of that.
 async fn when_synced(broker: Arc<Broker>, end: u64, mut answers: Vec<Command>) -> Vec<Command> {
-    let limit = Duration::from_millis(broker.config.sync_flush_timeout_ms);
+    let limit = Duration::from_millis(broker.config.sync_flush_timeout_ms.now());
     let synced = timeout(limit, broker.store.log.flushed.reached(end)).await;
     let (code, remark) = match synced {
         Ok(Ok(_)) => return answers,

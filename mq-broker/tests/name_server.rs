@@ -354,7 +354,8 @@ async fn values_outlive_the_name_server_that_has_a_file_for_them() {
 
 #[tokio::test]
 async fn a_queue_order_reaches_routes_and_brokers() {
-    let config = NameServerConfig { order_message_enable: true, ..NameServerConfig::default() };
+    let config =
+        NameServerConfig { order_message_enable: true.into(), ..NameServerConfig::default() };
     let running = Running::start(config).await;
     let broker = running.connect().await;
     let namespace = "ORDER_TOPIC_CONFIG";

@@ -40,6 +40,7 @@ pub const INNER_PRODUCER_GROUP: &str = "CLIENT_INNER_PRODUCER";
 /// just fits.
 const TOPIC_LENGTH_MAX: usize = 127;
 const GROUP_LENGTH_MAX: usize = 120;
+const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
 const SYSTEM_TOPIC_PREFIX: &str = "rmq_sys_";
 
 /// Topics that clients may read or that exist on every broker, but that are RocketMQ's own.
@@ -117,6 +118,12 @@ pub fn pop_retry_topic(group: &str, topic: &str) -> String {
 #[must_use]
 pub fn is_system_topic(topic: &str) -> bool {
     SYSTEM_TOPICS.contains(&topic) || topic.starts_with(SYSTEM_TOPIC_PREFIX)
+}
+
+/// Does RocketMQ itself keep progress under the name of `group`?
+#[must_use]
+pub fn is_system_group(group: &str) -> bool {
+    group.starts_with(SYSTEM_GROUP_PREFIX)
 }
 
 /// May only the broker itself write to `topic`?

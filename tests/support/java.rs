@@ -27,16 +27,51 @@ impl Java {
         Some(Self { folder })
     }
 
+    /// As [`Self::with_client`], with the driver of the admin tool, `rocketmq-tools` of `version`.
+    pub fn with_admin_tool(version: &str) -> Option<Self> {
+        let folder = build("mqadmin", &["java -version", "mvn -version"], &[version])?;
+        Some(Self { folder })
+    }
+
+    /// Runs command lines of the admin tool, one after the other, and gives what each has printed.
+    /// A word may not contain a blank.
+    ///
+    /// # Panics
+    /// When the tool does not come to its end.
+    #[expect(clippy::disallowed_methods, reason = "the files are the tool's, not the broker's")]
+    pub fn administer(&self, name_server: &str, scratch: &Path, lines: &[String]) -> Vec<String> {
+        let conf = scratch.join("conf");
+        std::fs::create_dir_all(&conf).expect("a scratch folder can be filled");
+        let silence = "<configuration><root level=\"OFF\"/></configuration>";
+        std::fs::write(conf.join("logback_tools.xml"), silence).expect("a scratch file");
+        let list = scratch.join("commands");
+        let tabs: String = lines.iter().map(|line| line.replace(' ', "\t") + "\n").collect();
+        std::fs::write(&list, tabs).expect("a scratch file");
+        let mut java = self.command(scratch);
+        java.env("ROCKETMQ_HOME", scratch).env("NAMESRV_ADDR", name_server);
+        java.arg("MqAdmin").arg(&list);
+        let printed = Program::start(&mut java, scratch.join("MqAdmin.log"));
+        let printed = printed.finish(Duration::from_secs(180));
+        let parts = printed.split(|line| line.starts_with("#### "));
+        let parts: Vec<String> = parts.skip(1).map(|part| part.join("\n")).collect();
+        assert_eq!(parts.len(), lines.len() + 1, "{printed:#?}");
+        parts
+    }
+
     /// Starts a program against a name server; `scratch` is its home folder and takes its log.
     pub fn start(&self, class: &str, name_server: &str, scratch: &Path) -> Program {
+        let mut java = self.command(scratch);
+        Program::start(java.args([class, name_server]), scratch.join(format!("{class}.log")))
+    }
+
+    fn command(&self, scratch: &Path) -> Command {
         let folder = self.folder.display();
         let mut java = Command::new("java");
         java.arg("--add-opens=java.base/java.nio=ALL-UNNAMED")
             .args(["-Xmx128m", "-XX:TieredStopAtLevel=1"])
             .arg(format!("-Duser.home={}", scratch.display()))
-            .args(["-cp", &format!("{folder}/classes:{folder}/dependency/*")])
-            .args([class, name_server]);
-        Program::start(&mut java, scratch.join(format!("{class}.log")))
+            .args(["-cp", &format!("{folder}/classes:{folder}/dependency/*")]);
+        java
     }
 
     /// Starts a program of `tests/interop/java5`, which uses what clients before 5.x do not have.

@@ -131,6 +131,19 @@ impl QueueOffsets {
         queues.and_then(|queues| queues.get(&queue_id)).copied().unwrap_or_default()
     }
 
+    fn of_topic(&self, topic: &str) -> BTreeMap<i32, i64> {
+        let queues = self.topics.get(topic).and_then(|index| self.queues.get(*index));
+        queues.cloned().unwrap_or_default()
+    }
+
+    /// All queues of the topic start at 0 again.
+    fn forget(&mut self, topic: &str) {
+        let index = self.topics.get(topic).copied();
+        if let Some(queues) = index.and_then(|index| self.queues.get_mut(index)) {
+            queues.clear();
+        }
+    }
+
     /// Makes sure the next offset is at least `floor`.
     pub(super) fn raise(&mut self, topic: &str, queue_id: i32, floor: i64) {
         let next = self.next(topic, queue_id);
@@ -226,6 +239,23 @@ impl CommitLog {
         self.tail().offsets.known(topic, queue_id)
     }
 
+    /// The log's end, and the next offsets of a topic's queues there.
+    pub(super) fn offsets_of(&self, topic: &str) -> (u64, BTreeMap<i32, i64>) {
+        let tail = self.tail();
+        (tail.at, tail.offsets.of_topic(topic))
+    }
+
+    /// Lets a topic's queues start at 0 again, unless its offsets are others than `seen` by now;
+    /// false then.
+    pub(super) fn forget_offsets(&self, topic: &str, seen: &BTreeMap<i32, i64>) -> bool {
+        let mut tail = self.tail();
+        let unchanged = tail.offsets.of_topic(topic) == *seen;
+        if unchanged {
+            tail.offsets.forget(topic);
+        }
+        unchanged
+    }
+
     /// Bytes of the log as they are, checksums unchecked. They may lie in two segments.
     pub fn read(&self, offset: u64, size: usize) -> Result<Bytes, StoreError> {
         let mut bytes = vec![0; self.check_range(offset, size)?];
@@ -259,6 +289,11 @@ impl CommitLog {
         let flag = i32::from_be_bytes(start[36..40].try_into().expect("four bytes"));
         let at = if flag & sys_flag::BORN_HOST_V6 == 0 { 56 } else { 68 };
         Ok(i64::from_be_bytes(start[at..at + 8].try_into().expect("eight bytes")))
+    }
+
+    /// When the first record that is still there was stored; `None` when none can be read.
+    pub fn earliest_time(&self) -> Option<i64> {
+        self.store_timestamp_at(self.min_offset()).ok()
     }
 
     /// Readers see what is before it: under sync flush what no power cut takes back.

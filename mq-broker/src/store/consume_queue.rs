@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use mq_core::watermark::Watermark;
@@ -142,6 +142,8 @@ impl ConsumeQueues {
             length: Watermark::new(0),
             number,
             min: AtomicI64::new(0),
+            bytes: AtomicU64::new(0),
+            removed: AtomicBool::new(false),
             files: self.files.clone(),
         });
         topic_queues.insert(queue_id, queue.clone());
@@ -157,6 +159,32 @@ impl ConsumeQueues {
         all
     }
 
+    /// How many messages a topic's queues have ever had, and how many bytes came since the start.
+    pub fn total(&self, topic: &str) -> Option<(u64, u64)> {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        queues.topics.get(topic).map(total)
+    }
+
+    /// The topics that have queues.
+    pub fn topics(&self) -> Vec<String> {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        queues.topics.keys().map(ToString::to_string).collect()
+    }
+
+    /// Removes all queues of a topic and their files, durably. Whoever still holds one of them
+    /// reads nothing from it.
+    pub(super) fn remove_topic(&self, topic: &str) -> Result<(), StoreError> {
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = queues.topics.remove(topic).unwrap_or_default();
+        drop(queues);
+        for queue in removed.values() {
+            self.files.forget(queue);
+            self.files.count(-queue.max_offset());
+            queue.length.close("the topic was deleted");
+        }
+        remove_files(&*self.files.disk, &self.files.dir, topic)
+    }
+
     /// The lengths of all queues together.
     pub(super) fn entries(&self) -> u64 {
         self.files.entries.load(Ordering::Acquire)
@@ -166,6 +194,12 @@ impl ConsumeQueues {
     pub(super) fn sync(&self, lock: &dyn DiskLock) -> Result<(), StoreError> {
         self.files.sync(lock).map_err(|error| StoreError::io(&self.files.dir, "sync", error))
     }
+}
+
+fn total(queues: &BTreeMap<i32, Arc<ConsumeQueue>>) -> (u64, u64) {
+    queues.values().fold((0, 0), |(messages, bytes), queue| {
+        (messages + queue.length.get(), bytes + queue.bytes.load(Ordering::Relaxed))
+    })
 }
 
 /// One queue.
@@ -180,6 +214,10 @@ pub struct ConsumeQueue {
     /// Small and dense: by it the indexer and the open files find the queue.
     pub(super) number: u32,
     min: AtomicI64,
+    /// Bytes of the records that entries were made of since the start.
+    pub(super) bytes: AtomicU64,
+    /// Its files are not its own any more. Changes under the lock of the open files.
+    removed: AtomicBool,
     files: Arc<QueueFiles>,
 }
 
@@ -236,6 +274,15 @@ impl ConsumeQueue {
     pub fn earliest_time(&self, log: &CommitLog) -> Result<Option<i64>, StoreError> {
         let first = self.stored_at_or_behind(log, self.min_offset(), self.max_offset())?;
         Ok(first.map(|(_, stored_ms)| stored_ms))
+    }
+
+    /// When the message at an offset was stored; `None` when there is none to be read.
+    pub fn stored_at(&self, log: &CommitLog, offset: i64) -> Result<Option<i64>, StoreError> {
+        if !(self.min_offset()..self.max_offset()).contains(&offset) {
+            return Ok(None);
+        }
+        let found = self.stored_at_or_behind(log, offset, offset + 1)?;
+        Ok(found.map(|(_, stored_ms)| stored_ms))
     }
 
     /// The first message of `from..to` that can be read, and when it was stored.
@@ -347,6 +394,47 @@ pub(super) fn queue_dir(dir: &Path, topic: &str, queue_id: i32) -> PathBuf {
     dir.join(topic).join(queue_id.to_string())
 }
 
+/// Removes the files of all queues of a topic, durably. They may be gone already.
+pub(super) fn remove_files(disk: &dyn Disk, dir: &Path, topic: &str) -> Result<(), StoreError> {
+    let topic_dir = dir.join(topic);
+    let removed = remove_tree(disk, &topic_dir).and_then(|()| disk.sync_dir(dir));
+    removed.map_err(|error| StoreError::io(&topic_dir, "remove", error))
+}
+
+/// The newest files first, so that what a crash leaves begins where the queue began.
+fn remove_tree(disk: &dyn Disk, topic_dir: &Path) -> io::Result<()> {
+    for queue in names_in(disk, topic_dir)? {
+        let queue_dir = topic_dir.join(&queue);
+        if queue.parse::<i32>().is_err() {
+            continue;
+        }
+        for file in names_in(disk, &queue_dir)?.iter().rev() {
+            disk.remove(&queue_dir.join(file))?;
+        }
+        disk.sync_dir(&queue_dir)?;
+        disk.remove(&queue_dir)?;
+    }
+    match disk.exists(topic_dir)? {
+        true => disk.sync_dir(topic_dir).and_then(|()| remove_if_empty(disk, topic_dir)),
+        false => Ok(()),
+    }
+}
+
+/// Something that is not the store's may lie in it.
+fn remove_if_empty(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    match disk.remove(dir) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => other,
+    }
+}
+
+fn names_in(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<String>> {
+    match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other,
+    }
+}
+
 /// The open files of all queues, a bounded number of them.
 #[derive(Debug)]
 struct QueueFiles {
@@ -401,6 +489,9 @@ impl QueueFiles {
     ) -> io::Result<Arc<dyn DiskFile>> {
         let write = mode != OpenMode::Read;
         let mut open = self.open();
+        if queue.removed.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the topic was deleted"));
+        }
         open.uses += 1;
         let uses = open.uses;
         if let Some(known) = open.files.get_mut(&(queue.number, base))
@@ -420,6 +511,16 @@ impl QueueFiles {
         let entry = OpenFile { file: file.clone(), used: uses, unsynced: write, writable: write };
         open.files.insert((queue.number, base), entry);
         Ok(file)
+    }
+
+    /// Closes the files of a queue that is being removed.
+    fn forget(&self, queue: &ConsumeQueue) {
+        let mut open = self.open();
+        queue.removed.store(true, Ordering::Relaxed);
+        open.files.retain(|(number, _), _| *number != queue.number);
+        // Directories that are about to go cannot be synced later.
+        let dir = queue.dir();
+        open.new_entries.retain(|new| !dir.starts_with(new) || *new == self.dir);
     }
 
     fn make(&self, open: &mut OpenFiles, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

@@ -8,6 +8,7 @@
 //! ours, and what a crash left was checked at the start.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mq_core::names::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use mq_core::properties::{NAME_END, PAIR_END, find, java_hash, key};
@@ -19,6 +20,7 @@ use tracing::warn;
 use super::StoreError;
 use super::commit_log::{CommitLog, has_queue_entry};
 use super::consume_queue::{ConsumeQueue, ConsumeQueues, ENTRY_BYTES, Entry};
+use super::deletion::Deletions;
 use super::key_index::{self, BATCH_UNITS, KeyIndex, Unit};
 use super::recovery::Evidence;
 use super::segment::Segments;
@@ -126,6 +128,8 @@ struct Lane {
     /// Offset of the first entry.
     from: i64,
     entries: Vec<u8>,
+    /// Bytes of their records.
+    bytes: u64,
 }
 
 impl Indexer {
@@ -163,12 +167,22 @@ impl Indexer {
         Ok(())
     }
 
+    /// Remembers no queue from step to step: one of them is to be removed.
+    pub(super) fn forget_queues(&mut self) {
+        self.batch.forget_queues();
+    }
+
+    /// A queue was removed.
+    pub(super) fn count(&mut self, queues: &ConsumeQueues) {
+        self.entries = queues.entries();
+    }
+
     /// Takes in what is new, up to about a MiB of it; says whether there was any.
     pub(super) fn step(
         &mut self,
         log: &CommitLog,
-        queues: &ConsumeQueues,
-        index: &KeyIndex,
+        (queues, index): (&ConsumeQueues, &KeyIndex),
+        deletions: &Deletions,
     ) -> Result<bool, StoreError> {
         let limit = log.readable();
         if self.position >= limit {
@@ -184,7 +198,9 @@ impl Indexer {
             }
             match self.walk.scan(&log.segments, at, limit, Verify::None)? {
                 Scan::Record(record, size) => {
-                    self.batch.take(&record, at, queues)?;
+                    if !deletions.covers(record.topic, at) {
+                        self.batch.take(&record, at, queues)?;
+                    }
                     stored_ms = record.store_timestamp_ms;
                     at += size as u64;
                 }
@@ -206,14 +222,19 @@ impl Batch {
     fn start(&mut self) {
         self.units.clear();
         if self.lanes.len() > LANES {
-            self.lanes.clear();
-            self.lane_of.fill(NO_LANE);
-            self.memo.fill(NO_LANE);
+            self.forget_queues();
         }
         for lane in &mut self.lanes {
             lane.entries.clear();
+            lane.bytes = 0;
             lane.entries.shrink_to(LANE_BYTES);
         }
+    }
+
+    fn forget_queues(&mut self) {
+        self.lanes.clear();
+        self.lane_of.fill(NO_LANE);
+        self.memo.fill(NO_LANE);
     }
 
     fn take(
@@ -286,7 +307,7 @@ impl Batch {
         if *index == NO_LANE {
             *index = new;
             let topic_hash = key_index::extend_hash(java_hash(&queue.topic), "#");
-            self.lanes.push(Lane { queue, topic_hash, from: 0, entries: Vec::new() });
+            self.lanes.push(Lane { queue, topic_hash, from: 0, entries: Vec::new(), bytes: 0 });
         }
         *index
     }
@@ -314,6 +335,7 @@ impl Lane {
             self.from = offset;
         }
         self.entries.extend_from_slice(&entry.to_bytes());
+        self.bytes += u64::from(entry.size.cast_unsigned());
         Ok(())
     }
 
@@ -323,6 +345,7 @@ impl Lane {
         }
         self.queue.append(self.from, &self.entries)?;
         self.entries.clear();
+        self.queue.bytes.fetch_add(std::mem::take(&mut self.bytes), Ordering::Relaxed);
         Ok(())
     }
 }

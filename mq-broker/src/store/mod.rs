@@ -7,15 +7,17 @@
 //! | `flush.rs` | making them durable |
 //! | `indexer.rs` | from log to queues and keys |
 //! | `consume_queue.rs`, `key_index.rs` | the two derived things |
+//! | `deletion.rs` | topics whose records are dead |
 //! | `recovery.rs`, `mark.rs` | what a start does, and what it must know for it |
 //! | `segment.rs`, `table_file.rs` | files of one size; small tables |
 //! | `disk.rs`, `sim_disk.rs` | the seam to the file system, and a disk that fails |
 //!
-//! A store directory is RocketMQ's own and may change hands after a clean stop; `recovery-mark` and
-//! `quarantine.json` are ours beside it.
+//! A store directory is RocketMQ's own and may change hands after a clean stop; `recovery-mark`,
+//! `quarantine.json` and `deleted-topics.json` are ours beside it.
 
 pub mod commit_log;
 pub mod consume_queue;
+mod deletion;
 pub mod disk;
 mod flush;
 mod indexer;
@@ -29,7 +31,7 @@ pub mod table_file;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use mq_core::clock::{Clock, millis};
@@ -42,7 +44,8 @@ pub use disk::{Disk, OsDisk};
 pub use key_index::KeyIndex;
 pub use recovery::Recovery;
 
-use disk::{DiskLock, OpenMode, make_dir};
+use deletion::Deletions;
+use disk::{DiskLock, OpenMode, Space, make_dir};
 use indexer::Indexer;
 use mark::{Checkpoint, Mark, MarkFile};
 use recovery::{Evidence, Recovered, Survey};
@@ -205,6 +208,9 @@ impl Layout {
     fn mark(&self) -> PathBuf {
         self.0.join("recovery-mark")
     }
+    fn deletions(&self) -> PathBuf {
+        self.0.join("deleted-topics.json")
+    }
     fn quarantine(&self) -> PathBuf {
         self.0.join("quarantine.json")
     }
@@ -234,6 +240,7 @@ pub struct Store {
     clock: Clock,
     lock: Box<dyn DiskLock>,
     indexer: Mutex<Indexer>,
+    deletions: RwLock<Deletions>,
     saved: Mutex<Saved>,
 }
 
@@ -265,7 +272,7 @@ impl Store {
         let index = KeyIndex::open(disk.clone(), layout.index(), shape, !clean)?.reaching(end);
         let (indexed, stored_ms) = (plan.indexed, plan.store_timestamp_ms);
         let recovered = survey.carry_out(plan, &queues)?;
-        let Recovered { start, marks, checkpoint, evidence, report } = recovered;
+        let Recovered { start, marks, checkpoint, deletions, evidence, report } = recovered;
         if !report.clean {
             lock.sync_all().map_err(|error| StoreError::io(&layout.0, "sync", error))?;
         }
@@ -281,6 +288,7 @@ impl Store {
             clock,
             lock,
             indexer: Mutex::new(indexer),
+            deletions: RwLock::new(deletions),
             saved: Mutex::new(Saved { marks, checkpoint, derived_at_ms }),
         };
         store.catch_up(&evidence)?;
@@ -296,7 +304,8 @@ impl Store {
     pub fn index_step(&self) -> Result<bool, StoreError> {
         self.log.check_poison()?;
         let mut indexer = self.indexer();
-        let stepped = indexer.step(&self.log, &self.queues, &self.index);
+        let derived = (&self.queues, &self.index);
+        let stepped = indexer.step(&self.log, derived, &self.deletions());
         self.indexed.advance(indexer.position);
         drop(indexer);
         self.poisoning(stepped)
@@ -319,6 +328,12 @@ impl Store {
         let derived = behind >= CHECKPOINT_BYTES || behind > 0 && late;
         let wrote = self.checkpoint(&mut saved, derived);
         self.poisoning(wrote)
+    }
+
+    /// Room on the file system of the store.
+    pub fn space(&self) -> Result<Space, StoreError> {
+        let space = self.disk.space(&self.layout.0);
+        space.map_err(|error| StoreError::io(&self.layout.0, "look at the room of", error))
     }
 
     /// Makes everything durable, and says so; the next start has nothing to do. No appends any
@@ -400,6 +415,14 @@ impl Store {
             self.log.poison(error);
         }
         result
+    }
+
+    fn deletions(&self) -> RwLockReadGuard<'_, Deletions> {
+        self.deletions.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn deletions_mut(&self) -> RwLockWriteGuard<'_, Deletions> {
+        self.deletions.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn indexer(&self) -> MutexGuard<'_, Indexer> {

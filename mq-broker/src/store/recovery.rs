@@ -14,6 +14,7 @@
 //! anywhere and done again. A clean stop leaves nothing to scan, its tail is looked at all the
 //! same.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::commit_log::{LogStart, QueueOffsets, has_queue_entry, is_foreign, is_whole};
-use super::consume_queue::{ConsumeQueues, ENTRY_BYTES, Entry, queue_dir};
+use super::consume_queue::{ConsumeQueues, ENTRY_BYTES, Entry, queue_dir, remove_files};
+use super::deletion::Deletions;
 use super::disk::{Disk, DiskFile, OpenMode, read_exact_at};
 use super::indexer::Walk;
 use super::mark::{Checkpoint, Mark, MarkFile};
@@ -72,6 +74,9 @@ pub(super) struct Survey<'a> {
     /// A log file that a crash left half made; it was never used.
     unfinished: Option<PathBuf>,
     queues: Vec<FoundQueue>,
+    deletions: Deletions,
+    /// Topics whose deletion a crash has interrupted.
+    half_deleted: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -130,6 +135,7 @@ pub(super) struct Recovered {
     pub(super) start: LogStart,
     pub(super) marks: MarkFile,
     pub(super) checkpoint: Checkpoint,
+    pub(super) deletions: Deletions,
     pub(super) evidence: Vec<Evidence>,
     pub(super) report: Recovery,
 }
@@ -164,7 +170,8 @@ impl<'a> Survey<'a> {
         let known: Option<Vec<Quarantined>> = table_file::load(&**disk, &layout.quarantine())?;
         let queues = find_queues(&**disk, &layout.queues(), options.queue_file_bytes)?;
         let found = find_segments(disk, layout, options.segment_bytes, mark.as_ref())?;
-        let survey = Self {
+        let deletions = Deletions::load(&**disk, &layout.deletions())?;
+        let mut survey = Self {
             disk,
             layout,
             options,
@@ -177,9 +184,27 @@ impl<'a> Survey<'a> {
             segments: found.segments,
             unfinished: found.unfinished,
             queues,
+            deletions,
+            half_deleted: BTreeSet::new(),
         };
         survey.check_log_exists()?;
+        survey.set_half_deleted_apart()?;
         Ok(survey)
+    }
+
+    /// What is left of a deleted topic's queues is no queue. One of its new queues has no entry of
+    /// the old: there was none left when it began.
+    fn set_half_deleted_apart(&mut self) -> Result<(), StoreError> {
+        for queue in &self.queues {
+            let end = self.deletions.end_of(&queue.topic);
+            let files = self.files_of(&queue.topic, queue.queue_id, &queue.bases);
+            if end > 0 && files.first_physical()?.is_some_and(|physical| physical < end) {
+                self.half_deleted.insert(queue.topic.clone());
+            }
+        }
+        let half_deleted = &self.half_deleted;
+        self.queues.retain(|queue| !half_deleted.contains(&queue.topic));
+        Ok(())
     }
 
     /// Queues without a log, or a log shorter than what was synced, are a loss that someone must
@@ -365,6 +390,13 @@ impl<'a> Survey<'a> {
         queues: &ConsumeQueues,
     ) -> Result<Recovered, StoreError> {
         let end = plan.end();
+        for topic in &self.half_deleted {
+            remove_files(&**self.disk, &self.layout.queues(), topic)?;
+        }
+        if let Some(cut) = self.deletions.cut(end) {
+            cut.save(&**self.disk, &self.layout.deletions())?;
+            self.deletions = cut;
+        }
         if !plan.report.damaged.is_empty() {
             self.save_quarantine(&plan.report.quarantined)?;
         }
@@ -409,6 +441,7 @@ impl<'a> Survey<'a> {
             start,
             marks: self.marks,
             checkpoint: self.checkpoint,
+            deletions: self.deletions,
             evidence: evidence.collect(),
             report: plan.report,
         })
@@ -629,6 +662,23 @@ impl QueueFilesFound<'_> {
         self.bases.first().map_or(0, |base| (base / ENTRY).cast_signed())
     }
 
+    /// Where the first message lies whose entry is there.
+    fn first_physical(&self) -> Result<Option<u64>, StoreError> {
+        for base in self.bases {
+            let file = self.open(*base)?;
+            for at in (*base..base + self.file_bytes).step_by(ENTRY_BYTES) {
+                let entry = self.entry_in(&*file, *base, at)?;
+                if entry.is_empty() {
+                    break;
+                }
+                if !entry.is_hole() {
+                    return Ok(u64::try_from(entry.physical_offset).ok());
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn contains(&self, offset: i64) -> bool {
         let at = offset.cast_unsigned().saturating_mul(ENTRY);
         self.bases.iter().any(|base| (*base..base + self.file_bytes).contains(&at))
@@ -712,6 +762,7 @@ struct LogScan<'a> {
     checkpoint_ms: i64,
     sealed_from: u64,
     walk: Walk,
+    deletions: &'a Deletions,
     records: u64,
     store_timestamp_ms: i64,
     offsets: QueueOffsets,
@@ -740,6 +791,7 @@ impl<'a> LogScan<'a> {
             checkpoint_ms: survey.checkpoint.store_timestamp_ms,
             sealed_from: survey.mark.map_or(u64::MAX, |mark| mark.sealed_from),
             walk: Walk::new(),
+            deletions: &survey.deletions,
             records: 0,
             store_timestamp_ms: 0,
             offsets: QueueOffsets::default(),
@@ -792,7 +844,8 @@ impl<'a> LogScan<'a> {
                 }
                 self.records += 1;
                 self.store_timestamp_ms = self.store_timestamp_ms.max(record.store_timestamp_ms);
-                if has_queue_entry(record.sys_flag) {
+                let dead = self.deletions.covers(record.topic, at);
+                if has_queue_entry(record.sys_flag) && !dead {
                     let next = record.queue_offset.saturating_add(1);
                     self.offsets.raise(record.topic, record.queue_id, next);
                 }

@@ -659,6 +659,41 @@ BrokerStatsItem {
     avgpt: f64,
 }
 
+/// Answer to 321.
+#[derive(Default)]
+ConsumeQueueEntries {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscription_data: Option<SubscriptionData>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter_data: Option<String>,
+    queue_data: Vec<ConsumeQueueData>,
+    max_queue_index: i64,
+    min_queue_index: i64,
+}
+
+/// An entry of a queue.
+#[derive(Default)]
+ConsumeQueueData {
+    physic_offset: i64,
+    physic_size: i32,
+    tags_code: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extend_data_json: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bit_map: Option<String>,
+    eval: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    msg: Option<String>,
+}
+
+/// Answer to 353.
+#[derive(Default)]
+GroupForbidden {
+    group: String,
+    topic: String,
+    readable: bool,
+}
+
 /// Answer to 345.
 #[derive(Default)]
 SubscriptionByConsumer {
