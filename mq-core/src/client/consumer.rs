@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::handling::{self, Callee, Ready};
 use super::local_offsets::LocalOffsets;
 use super::offsets::First;
 use super::ordered::{self, Order};
+use super::rebalance::Dealt;
 use super::window::Load;
 use super::worker::{self, Progress};
 use super::{Client, Producer, offsets, rebalance, refused};
@@ -30,12 +31,12 @@ use crate::error::Error;
 use crate::message::Delivery;
 use crate::names::{self, INNER_PRODUCER_GROUP, MessageQueue};
 use crate::protocol::body::{
-    CheckClientRequest, ConsumeFromWhere, ConsumerData, ConsumerIdList, MessageModel,
-    ResetOffsetBody, SubscriptionData, from_json, to_json,
+    CheckClientRequest, ConsumeFromWhere, ConsumerData, MessageModel, ResetOffsetBody,
+    SubscriptionData, from_json, to_json,
 };
 use crate::protocol::code::{RequestCode, ResponseCode};
 use crate::protocol::command::Command;
-use crate::protocol::header::{ConsumerGroupRequest, ResetOffsetRequest};
+use crate::protocol::header::ResetOffsetRequest;
 use crate::protocol::record::Record;
 
 const REBALANCE_INTERVAL: Duration = Duration::from_secs(20);
@@ -43,7 +44,7 @@ const REBALANCE_INTERVAL: Duration = Duration::from_secs(20);
 const REBALANCE_RETRY: Duration = Duration::from_secs(1);
 /// After a crash a group handles again what it had handled in this time.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
-const MEMBERS_TIMEOUT: Duration = Duration::from_secs(3);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// A released queue's running handlers may take this long for their results to be committed by this
 /// member.
 const FAREWELL_MAX: Duration = Duration::from_secs(30);
@@ -329,7 +330,9 @@ pub(super) struct Group {
     pub(super) ready: Ready,
     /// A broker was away; its locks are to be looked after.
     pub(super) relock: Notify,
-    membership: Arc<Membership>,
+    pub(super) membership: Arc<Membership>,
+    /// Queues that are taken over from now on are paused.
+    pub(super) paused: AtomicBool,
     assigned: Mutex<BTreeMap<MessageQueue, Assigned>>,
     /// Orderly queues that were released and whose last handler may still run, the oldest first.
     leaving: Mutex<Vec<Arc<Progress>>>,
@@ -388,7 +391,7 @@ impl Group {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn progresses(&self) -> Vec<Arc<Progress>> {
+    pub(super) fn progresses(&self) -> Vec<Arc<Progress>> {
         self.assigned().values().map(|assigned| assigned.progress.clone()).collect()
     }
 
@@ -461,7 +464,7 @@ impl Drop for Running<'_> {
 
 /// A running member of a consumer group.
 pub struct Consumer {
-    group: Arc<Group>,
+    pub(super) group: Arc<Group>,
     tasks: tokio::sync::Mutex<Option<Tasks>>,
 }
 
@@ -509,6 +512,7 @@ impl Consumer {
                 bytes: options.threshold.bytes,
             }),
             relock: Notify::new(),
+            paused: AtomicBool::new(false),
             assigned: Mutex::default(),
             leaving: Mutex::default(),
             local,
@@ -519,6 +523,8 @@ impl Consumer {
             options,
             client,
         });
+        let asked: Arc<dyn Asked> = group.clone();
+        group.membership.answered_by(&asked);
         // From here on the member leaves again when this future is dropped.
         let consumer = Self { group, tasks: tokio::sync::Mutex::default() };
         if let Err(refused) = consumer.group.introduce().await {
@@ -540,6 +546,7 @@ impl Consumer {
         let _committing = group.committing.lock().await;
         tasks.loops.shutdown().await;
         let waiting = |progress: &Arc<Progress>| progress.order.as_ref().map_or(0, Order::waiting);
+        let waiting = |progress: &Arc<Progress>| waiting(progress) + progress.kept();
         let given_back = group.ready.close() + group.worked().iter().map(waiting).sum::<usize>();
         let running = group.running.load(Ordering::Relaxed);
         let ended = async { while tasks.runners.join_next().await.is_some() {} };
@@ -601,7 +608,7 @@ impl Group {
         let request = Command::request(RequestCode::CheckClientConfig).body(to_json(&body));
         let asked = async {
             let remote = self.client.reader(&broker, 0).await?;
-            remote.call(self.client.form(request), MEMBERS_TIMEOUT).await
+            remote.call(self.client.form(request), CHECK_TIMEOUT).await
         };
         match asked.await {
             Ok(answer) if answer.response_code() != ResponseCode::Success => Err(refused(&answer)),
@@ -627,61 +634,24 @@ impl Group {
         tasks
     }
 
+    pub(super) fn running_handlers(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
     fn takes_locks(&self) -> bool {
         self.options.mode == ConsumeMode::Orderly && !self.is_broadcasting()
     }
 
     /// Deals all topics' queues. False: it has to be done again soon.
     async fn rebalance(self: &Arc<Self>, workers: &mut JoinSet<()>) -> bool {
-        let mut settled = true;
-        let mut known: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
-        for topic in &self.membership.topics {
-            let Some(queues) = self.client.0.topics.get(topic).map(|t| t.route.to_read.clone())
-            else {
-                continue;
-            };
-            if self.is_broadcasting() {
-                let wanted = queues.into_iter().collect();
-                self.change(topic, &wanted, false, workers).await;
-                continue;
-            }
-            let Some(broker) = queues.first().map(|queue| queue.broker_name.clone()) else {
-                continue;
-            };
-            if !known.contains_key(&broker) {
-                match self.members(&broker).await {
-                    Ok(members) => known.insert(broker.clone(), members),
-                    Err(failed) => {
-                        tracing::debug!(%failed, group = self.name(), "members are not known yet");
-                        settled = false;
-                        continue;
-                    }
-                };
-            }
-            let members = known.get(&broker).map(Vec::as_slice).unwrap_or_default();
-            if !members.contains(&self.client.0.id) {
-                // The broker has missed our heartbeat; queues fall to us once it knows us.
-                settled = false;
-                self.client.heartbeat_all().await;
-            }
-            let wanted = rebalance::allocate(&queues, members, &self.client.0.id);
-            self.change(topic, &wanted, members.len() > 1, workers).await;
+        let (settled, dealt) = match self.is_broadcasting() {
+            true => (true, rebalance::all(&self.client, &self.membership)),
+            false => rebalance::deal(&self.client, &self.membership).await,
+        };
+        for Dealt { topic, wanted, shared } in dealt {
+            self.change(&topic, &wanted, shared, workers).await;
         }
         settled
-    }
-
-    /// The group's members, as a broker knows them.
-    async fn members(&self, broker: &str) -> Result<Vec<String>, Error> {
-        let remote = self.client.reader(broker, 0).await?;
-        let header = ConsumerGroupRequest { consumer_group: self.name() };
-        let request = Command::with(RequestCode::GetConsumerListByGroup, &header);
-        let answer = remote.call(self.client.form(request), MEMBERS_TIMEOUT).await?;
-        if answer.response_code() != ResponseCode::Success {
-            return Err(refused(&answer));
-        }
-        let list: ConsumerIdList = from_json(&answer.body)
-            .map_err(|error| Error::Refused { code: answer.code, remark: error.to_string() })?;
-        Ok(list.consumer_id_list)
     }
 
     /// Starts and stops workers of a topic until the queues worked are those wanted.
@@ -717,7 +687,12 @@ impl Group {
             ConsumeMode::Orderly => Some(Order::new(self.clock().clone())),
             ConsumeMode::Concurrently => None,
         };
-        Progress::new(queue.clone(), Load { messages, bytes }, order)
+        let progress = Progress::new(queue.clone(), Load { messages, bytes }, order);
+        if self.paused.load(Ordering::Acquire) {
+            // Nothing can be kept yet.
+            let _none = progress.set_paused(true);
+        }
+        progress
     }
 
     /// Stops working a queue: nothing of it is begun any more, and what is running is still

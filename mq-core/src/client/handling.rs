@@ -226,10 +226,12 @@ impl Ready {
 /// Handles job after job, until the queue of jobs is closed.
 pub(super) async fn run(group: Arc<Group>) {
     while let Some(Job { progress, message }) = group.ready.next().await {
+        let Some(message) = progress.keep(message) else { continue };
         let epoch = message.kept.epoch;
         if progress.start(epoch) {
             let _ending = Ending(&progress);
             let _running = group.running();
+            progress.handled_ms.store(group.clock().now_ms(), Ordering::Relaxed);
             let more = group.callee.most() - 1;
             match &progress.order {
                 None if more == 0 => handle_one(&group, &progress, message).await,
@@ -368,15 +370,16 @@ async fn call(group: &Group, delivery: Result<Delivery, CompressionError>) -> Ou
         Ok(delivery) => delivery,
         Err(error) => return unreadable(&error),
     };
+    call_one(group, delivery).await.unwrap_or_else(failed)
+}
+
+/// Calls the handler with one message; the error is a panic or its time-out.
+pub(super) async fn call_one(group: &Group, delivery: Delivery) -> Result<Outcome, String> {
     match &group.callee {
-        Callee::One(handler) => {
-            guarded(group, handler.handle(delivery)).await.unwrap_or_else(failed)
-        }
+        Callee::One(handler) => guarded(group, handler.handle(delivery)).await,
         Callee::Batch { handler, .. } => {
             let outcomes = guarded(group, handler.handle(vec![delivery])).await;
-            outcomes.map_or_else(failed, |mut outcomes| {
-                outcomes.drain(..).next().unwrap_or_else(untold)
-            })
+            outcomes.map(|mut outcomes| outcomes.drain(..).next().unwrap_or_else(untold))
         }
     }
 }

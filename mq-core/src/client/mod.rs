@@ -38,6 +38,7 @@ mod pull_consumer;
 mod queries;
 mod rebalance;
 mod route;
+mod status;
 mod topics;
 mod transaction;
 mod window;
@@ -52,6 +53,7 @@ pub use producer::Producer;
 pub use pull_consumer::{PullConsumer, PullOptions};
 pub use queries::{PullResult, QueueProgress};
 pub use rebalance::allocate;
+pub use status::{ConsumerStatus, QueueStatus};
 pub use transaction::{
     Transaction, TransactionChecker, TransactionProducer, TransactionReceipt, TransactionState,
 };

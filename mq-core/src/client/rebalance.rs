@@ -98,6 +98,18 @@ pub(super) async fn deal(client: &Client, membership: &Membership) -> (bool, Vec
     (settled, dealt)
 }
 
+/// All queues, which every member of a broadcasting group reads.
+pub(super) fn all(client: &Client, membership: &Membership) -> Vec<Dealt> {
+    let known =
+        membership.topics.iter().filter_map(|name| Some((name, client.0.topics.get(name)?)));
+    let dealt = known.map(|(name, topic)| Dealt {
+        topic: name.clone(),
+        wanted: topic.route.to_read.iter().cloned().collect(),
+        shared: false,
+    });
+    dealt.collect()
+}
+
 /// A group's members, as a broker knows them.
 async fn members(client: &Client, group: &str, broker: &str) -> Result<Vec<String>, Error> {
     let remote = client.reader(broker, 0).await?;

@@ -78,6 +78,11 @@ impl Window {
         std::mem::take(&mut self.load)
     }
 
+    /// What the unfinished messages hold.
+    pub(super) fn load(&self) -> Load {
+        self.load
+    }
+
     /// May more be pulled, when at most `most` is to be unfinished?
     pub(super) fn has_room(&self, most: Load) -> bool {
         self.unfinished < most.messages

@@ -54,6 +54,11 @@ pub(super) struct Progress {
     /// A message was finished, or the queue was repositioned.
     changed: Notify,
     released: AtomicBool,
+    paused: AtomicBool,
+    pause: Mutex<Pause>,
+    /// When it was pulled and when a handler began, last.
+    pub(super) pulled_ms: AtomicI64,
+    pub(super) handled_ms: AtomicI64,
     /// Handlers that have a message of this queue.
     running: AtomicUsize,
     idle: Notify,
@@ -61,6 +66,25 @@ pub(super) struct Progress {
     committed: AtomicI64,
     /// At 1 nothing of a released queue is left to do.
     pub(super) left: Watermark,
+}
+
+/// What a paused queue keeps from handlers.
+#[derive(Debug, Default)]
+struct Pause {
+    on: bool,
+    kept: Vec<Message>,
+}
+
+/// How a queue stands at a moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Snapshot {
+    pub(super) paused: bool,
+    pub(super) released: bool,
+    /// The offset to pull next.
+    pub(super) next: i64,
+    pub(super) committable: Option<i64>,
+    /// Messages that were pulled and are not done.
+    pub(super) load: Load,
 }
 
 impl Progress {
@@ -73,6 +97,10 @@ impl Progress {
             window: Mutex::new(Window::starting_at(UNKNOWN)),
             changed: Notify::new(),
             released: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            pause: Mutex::default(),
+            pulled_ms: AtomicI64::new(0),
+            handled_ms: AtomicI64::new(0),
             running: AtomicUsize::new(0),
             idle: Notify::new(),
             committed: AtomicI64::new(UNKNOWN),
@@ -103,6 +131,62 @@ impl Progress {
     pub(super) fn end(&self) {
         if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.idle.notify_waiters();
+        }
+    }
+
+    /// Pauses the queue or lets it go on; returns the messages that were kept meanwhile.
+    pub(super) fn set_paused(&self, on: bool) -> Vec<Message> {
+        let mut pause = self.pause();
+        pause.on = on;
+        self.paused.store(on, Ordering::Release);
+        let kept = if on { Vec::new() } else { std::mem::take(&mut pause.kept) };
+        drop(pause);
+        self.changed.notify_one();
+        kept
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// Keeps a message from handlers, or gives it back when the queue is not paused.
+    pub(super) fn keep(&self, message: Message) -> Option<Message> {
+        if !self.is_paused() {
+            return Some(message);
+        }
+        let mut pause = self.pause();
+        if !pause.on {
+            return Some(message);
+        }
+        pause.kept.push(message);
+        None
+    }
+
+    /// How many messages are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.pause().kept.len()
+    }
+
+    fn pause(&self) -> MutexGuard<'_, Pause> {
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets what is kept. The one message that is out of an orderly queue stays: its lane goes
+    /// on when it comes to its end.
+    fn forget_kept(&self) {
+        if self.order.is_none() {
+            self.pause().kept.clear();
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let window = self.window();
+        Snapshot {
+            paused: self.is_paused(),
+            released: self.released.load(Ordering::Acquire),
+            next: window.next(),
+            committable: Some(window.committable()).filter(|offset| *offset >= 0),
+            load: window.load(),
         }
     }
 
@@ -138,6 +222,7 @@ impl Progress {
     /// Goes on at `offset`; returns what the messages held that are dropped.
     pub(super) fn reposition(&self, offset: i64) -> Load {
         let load = self.window().reset(offset);
+        self.forget_kept();
         if let Some(order) = &self.order {
             order.clear();
         }
@@ -148,6 +233,7 @@ impl Progress {
     /// The queue is no longer ours. Returns what the messages held that are dropped.
     pub(super) fn release(&self) -> Load {
         self.released.store(true, Ordering::Release);
+        self.forget_kept();
         if let Some(order) = &self.order {
             order.clear();
         }
@@ -268,7 +354,7 @@ impl Worker<'_> {
             let changed = self.progress.changed.notified();
             {
                 let window = self.progress.window();
-                if window.has_room(self.progress.most) {
+                if window.has_room(self.progress.most) && !self.progress.is_paused() {
                     return (window.epoch(), window.next());
                 }
             }
@@ -287,6 +373,7 @@ impl Worker<'_> {
     }
 
     async fn pull(&self, offset: i64) -> Result<Pulled, Error> {
+        self.progress.pulled_ms.store(self.group.clock().now_ms(), Ordering::Relaxed);
         let queue = &self.progress.queue;
         let header = PullRequest {
             consumer_group: self.group.name(),
