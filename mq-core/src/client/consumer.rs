@@ -109,7 +109,8 @@ pub enum ConsumeFrom {
     Last,
     /// With the oldest message there is.
     First,
-    /// With messages stored at or after this time, in milliseconds since the epoch.
+    /// With messages stored at or after this time, in milliseconds since the epoch. Some that are
+    /// older may come: those of the millisecond before, and with a 4.x broker one of each queue.
     Timestamp(i64),
 }
 
