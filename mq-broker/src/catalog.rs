@@ -112,6 +112,7 @@ impl Catalog {
             topic_config(names::SCHEDULE_TOPIC, levels, all),
             topic_config(names::HALF_TOPIC, 1, all),
             topic_config(names::TIMER_TOPIC, 1, all),
+            topic_config(&names::reply_topic(&config.broker_cluster_name), 1, all),
             topic_config(&config.broker_name, 1, all | perm::INHERIT),
             topic_config(&config.broker_cluster_name, 16, all | perm::INHERIT),
             topic_config(names::DEFAULT_TOPIC, template, all | perm::INHERIT),

@@ -33,6 +33,8 @@ use crate::stats::{Stats, Taken};
 
 /// Silence after which a member is dropped.
 const MEMBER_EXPIRY_MS: i64 = 120_000;
+/// Clients that replies can be pushed to: a peer chooses the names.
+const CLIENTS_MAX: usize = 100_000;
 
 /// The registry. One lock: changes are rare, and reads are a lookup.
 #[derive(Debug)]
@@ -45,9 +47,11 @@ pub(crate) struct Clients {
 struct Groups {
     consumers: HashMap<String, ConsumerGroup>,
     producers: HashMap<String, HashMap<u64, Member>>,
+    /// The connection on which a producer was last heard, by its client id.
+    by_client: HashMap<String, Member>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Member {
     peer: Arc<Peer>,
     client_id: String,
@@ -134,6 +138,11 @@ impl Clients {
         }
     }
 
+    /// The connection of a client that is a producer, of whichever group.
+    pub(crate) fn producer_of(&self, client_id: &str) -> Option<Arc<Peer>> {
+        self.read().by_client.get(client_id).map(|member| Arc::clone(&member.peer))
+    }
+
     /// Drops every membership of a connection and tells the groups that lost one.
     pub(crate) fn forget(&self, peer: &Peer) {
         self.remove_members(|member| member.peer.id == peer.id);
@@ -147,6 +156,7 @@ impl Clients {
 
     fn remove_members(&self, gone: impl Fn(&Member) -> bool) {
         let mut groups = self.write();
+        groups.by_client.retain(|_, member| !gone(member));
         for members in groups.producers.values_mut() {
             members.retain(|_, member| !gone(member));
         }
@@ -162,8 +172,12 @@ impl Clients {
     }
 
     fn register_producer(&self, group: &str, member: Member) {
-        let peer = Arc::clone(&member.peer);
-        self.write().producers.entry(group.to_owned()).or_default().insert(peer.id, member);
+        let mut groups = self.write();
+        let client_id = &member.client_id;
+        if groups.by_client.len() < CLIENTS_MAX || groups.by_client.contains_key(client_id) {
+            groups.by_client.insert(client_id.clone(), member.clone());
+        }
+        groups.producers.entry(group.to_owned()).or_default().insert(member.peer.id, member);
     }
 
     /// Returns a complaint about an expression that is none.

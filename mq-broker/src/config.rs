@@ -160,6 +160,8 @@ settings! {
         max_index_num: u32 = "maxIndexNum", 20_000_000, number(2..=50_000_000);
         /// The delay levels, from level 1.
         message_delay_level: DelayLevels = "messageDelayLevel", DelayLevels::default(), levels();
+        /// Store replies to requests too, which are handed to the client that asked in any case.
+        store_reply_message_enable: bool = "storeReplyMessageEnable", true, switch();
         /// Refuse messages of transactions.
         reject_transaction_message: bool = "rejectTransactionMessage", false, switch();
         /// Age of an undecided transaction from which its producer is asked about it, in ms. A

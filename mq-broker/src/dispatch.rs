@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mq_core::protocol::code::RequestCode;
 use mq_core::protocol::command::Command;
+use mq_core::protocol::header::SendRequestV2;
 use mq_core::server::{Peer, Replies, Service};
 use tracing::debug;
 
@@ -16,8 +17,8 @@ use crate::broker::Broker;
 use crate::refusal::Refusal;
 use crate::{
     ack, admin_clients, admin_groups, admin_topics, assignment, catalog, clients, forward,
-    live_settings, locks, offsets, pop, pull, query, recall, reset, retry, runtime_info, send,
-    stats, transaction,
+    live_settings, locks, offsets, pop, pull, query, recall, request_reply, reset, retry,
+    runtime_info, send, stats, transaction,
 };
 
 /// What a handler has to say.
@@ -83,6 +84,13 @@ fn handle(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Handled 
         RequestCode::InvokeBrokerToGetConsumerStatus => forward::status(broker, request),
         RequestCode::GetConsumerRunningInfo => forward::running_info(broker, request),
         RequestCode::ConsumeMessageDirectly => forward::consume_directly(broker, request),
+        RequestCode::SendReplyMessage => {
+            request_reply::handle(broker, peer, request, &request.decode_header()?)
+        }
+        RequestCode::SendReplyMessageV2 => {
+            let header: SendRequestV2<'_> = request.decode_header()?;
+            request_reply::handle(broker, peer, request, &header.0)
+        }
         RequestCode::ConsumerSendMsgBack => retry::handle(broker, request),
         RequestCode::RecallMessage => recall::handle(broker, peer, request),
         RequestCode::PopMessage => pop::pop(broker, request),

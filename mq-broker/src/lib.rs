@@ -32,6 +32,7 @@ mod pop;
 mod pull;
 mod query;
 mod recall;
+mod request_reply;
 mod reset;
 mod retry;
 mod revive;

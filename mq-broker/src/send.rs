@@ -295,7 +295,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn check_size(broker: &Broker, request: &Command) -> Result<(), Refusal> {
+pub(crate) fn check_size(broker: &Broker, request: &Command) -> Result<(), Refusal> {
     let (size, max) = (request.body.len() as u64, broker.config.max_message_size.now());
     if size > max {
         let remark = format!(
@@ -362,7 +362,7 @@ fn batch_items<'a>(topic: &str, body: &'a [u8]) -> Result<Vec<record::BatchItem<
 }
 
 /// A queue for a sender that leaves the choice to the broker. A fresh hasher's state is random.
-fn any_queue(queues: i32) -> i32 {
+pub(crate) fn any_queue(queues: i32) -> i32 {
     let random = RandomState::new().hash_one(0_u8);
     let queues = u64::try_from(queues.max(1)).unwrap_or(1);
     i32::try_from(random % queues).unwrap_or(0)

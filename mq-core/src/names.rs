@@ -36,6 +36,8 @@ pub const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
 /// The group every Java client registers for its own sends.
 pub const INNER_PRODUCER_GROUP: &str = "CLIENT_INNER_PRODUCER";
 
+const REPLY_TOPIC_SUFFIX: &str = "_REPLY_TOPIC";
+
 /// A record has one byte for its topic's length, signed in Java. A retry topic of the longest group
 /// just fits.
 const TOPIC_LENGTH_MAX: usize = 127;
@@ -112,6 +114,12 @@ pub fn dlq_topic(group: &str) -> String {
 #[must_use]
 pub fn pop_retry_topic(group: &str, topic: &str) -> String {
     format!("{RETRY_PREFIX}{group}_{topic}")
+}
+
+/// The topic that the replies to a cluster's requests go to.
+#[must_use]
+pub fn reply_topic(cluster: &str) -> String {
+    [cluster, REPLY_TOPIC_SUFFIX].concat()
 }
 
 /// Is `topic` one of RocketMQ's own?

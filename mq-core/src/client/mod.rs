@@ -37,6 +37,7 @@ mod producer;
 mod pull_consumer;
 mod queries;
 mod rebalance;
+mod request;
 mod route;
 mod status;
 mod topics;
@@ -62,6 +63,7 @@ use consumer::Membership;
 use handling::Callee;
 use id::UniqueKeys;
 use links::{Dial, Link, Links};
+use request::Requests;
 use topics::Topics;
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
@@ -140,6 +142,7 @@ struct Shared {
     topics: Topics,
     groups: Mutex<Groups>,
     keys: UniqueKeys,
+    requests: Requests,
     tasks: Mutex<JoinSet<()>>,
     closed: AtomicBool,
 }
@@ -198,6 +201,7 @@ impl Client {
             links,
             groups: Mutex::default(),
             keys: UniqueKeys::new(address, options.clock.now_ms()),
+            requests: Requests::default(),
             tasks: Mutex::default(),
             closed: AtomicBool::new(false),
             options,
@@ -486,6 +490,10 @@ impl Client {
                 request.answer(answer).await;
             }
             RequestCode::ConsumeMessageDirectly => self.handle_directly(request, handling).await,
+            RequestCode::PushReplyMessageToClient => {
+                let answer = request::replied(self, &request.command);
+                request.answer(answer).await;
+            }
             RequestCode::CheckTransactionState => transaction::asked(self, request),
             code => {
                 let remark = format!("{code:?} is not supported by this client");

@@ -58,6 +58,19 @@ struct Ready {
     reconsumed: Option<(i32, Option<i32>)>,
 }
 
+impl Ready {
+    fn worth_another_try(&self, error: &Error) -> bool {
+        let once = match error {
+            // A half message that may be stored already would be stored twice, and committed twice
+            // when its producer is asked.
+            Error::Closed(_) => self.sys_flag & sys_flag::TRANSACTION_MASK != 0,
+            // The client that asked did not take the reply.
+            _ => self.code == RequestCode::SendReplyMessageV2,
+        };
+        !once && worth_another_try(error)
+    }
+}
+
 /// Which queue a message goes to.
 #[derive(Clone, Copy, Debug)]
 enum To<'a> {
@@ -120,7 +133,7 @@ impl Producer {
         let deadline = self.deadline();
         let target = self.target(&ready.topic, To::Any, None, deadline).await?;
         let remote = self.reach(&target.link, deadline).await?;
-        remote.oneway(self.request(&ready, &target.queue)).await
+        remote.oneway(self.send_request(&ready, &target.queue)).await
     }
 
     /// Sends messages of one topic, each stored as a message of its own, in as few requests as
@@ -192,6 +205,18 @@ impl Producer {
         let (mut ready, key) = self.ready(message)?;
         ready.sys_flag |= sys_flag::TRANSACTION_PREPARED;
         let (answer, queue) = self.deliver(&ready, To::Any, self.deadline()).await?;
+        receipt(&answer, queue, key)
+    }
+
+    /// Sends a reply to the broker of its request.
+    pub(super) async fn send_reply(
+        &self,
+        reply: Outgoing,
+        queue: &MessageQueue,
+    ) -> Result<SendReceipt, Error> {
+        let (mut ready, key) = self.ready(reply)?;
+        ready.code = RequestCode::SendReplyMessageV2;
+        let (answer, queue) = self.deliver(&ready, To::Queue(queue), self.deadline()).await?;
         receipt(&answer, queue, key)
     }
 
@@ -285,12 +310,10 @@ impl Producer {
                 Error::Connect { .. } if Instant::now() + CONNECT_PAUSE < deadline => {
                     tokio::time::sleep(CONNECT_PAUSE).await;
                 }
-                // A half message that may be stored already would be stored twice, and committed
-                // twice when its producer is asked.
-                Error::Closed(_) if ready.sys_flag & sys_flag::TRANSACTION_MASK != 0 => {
-                    return Err(error);
-                }
-                _ if retries > 0 && worth_another_try(&error) && Instant::now() < deadline => {
+                _ if retries > 0
+                    && ready.worth_another_try(&error)
+                    && Instant::now() < deadline =>
+                {
                     retries -= 1;
                 }
                 _ => return Err(error),
@@ -309,7 +332,7 @@ impl Producer {
         let remote = self.reach(&target.link, deadline).await?;
         let timeout = self.timeout();
         let started = deadline.checked_sub(timeout).unwrap_or(deadline);
-        let request = self.request(ready, &target.queue);
+        let request = self.send_request(ready, &target.queue);
         let answer =
             remote.call_since(request, started, timeout).await.map_err(|error| match error {
                 Error::Timeout { after_ms, .. } => {
@@ -382,7 +405,7 @@ impl Producer {
         }
     }
 
-    fn request(&self, ready: &Ready, queue: &MessageQueue) -> Command {
+    fn send_request(&self, ready: &Ready, queue: &MessageQueue) -> Command {
         let options = &self.client.0.options;
         let header = SendRequestV2(SendRequest {
             producer_group: &self.group,
