@@ -161,17 +161,21 @@ settings! {
         /// The delay levels, from level 1.
         message_delay_level: DelayLevels = "messageDelayLevel", DelayLevels::default(), levels();
         /// Store replies to requests too, which are handed to the client that asked in any case.
-        store_reply_message_enable: bool = "storeReplyMessageEnable", true, switch();
+        store_reply_message_enable: Hot<bool> =
+            "storeReplyMessageEnable", Hot::new(true), hot_switch();
         /// Refuse messages of transactions.
-        reject_transaction_message: bool = "rejectTransactionMessage", false, switch();
+        reject_transaction_message: Hot<bool> =
+            "rejectTransactionMessage", Hot::new(false), hot_switch();
         /// Age of an undecided transaction from which its producer is asked about it, in ms. A
         /// message may say another age for itself.
-        transaction_time_out_ms: u64 = "transactionTimeOut", 6_000, number(0..=86_400_000);
+        transaction_time_out_ms: Hot<u64> =
+            "transactionTimeOut", Hot::new(6_000), hot_number(0..=86_400_000);
         /// How often a producer is asked before its message goes to TRANS_CHECK_MAX_TIME_TOPIC.
-        transaction_check_max: u32 = "transactionCheckMax", 15, number(1..=1_000);
+        transaction_check_max: Hot<u64> =
+            "transactionCheckMax", Hot::new(15), hot_number(1..=1_000);
         /// Time between two looks for undecided transactions, in ms.
-        transaction_check_interval_ms: u64 =
-            "transactionCheckInterval", 30_000, number(100..=3_600_000);
+        transaction_check_interval_ms: Hot<u64> =
+            "transactionCheckInterval", Hot::new(30_000), hot_number(100..=3_600_000);
         /// The furthest instant that a message may ask to be delivered at, in seconds from now.
         timer_max_delay_sec: u32 = "timerMaxDelaySec", 3 * 24 * 3_600, number(1..=400 * 24 * 3_600);
         /// Let a sender take back a message that waits for its instant.

@@ -152,7 +152,7 @@ fn store(
     (header, queue_id): (&SendRequest<'_>, i32),
     hosts: Hosts,
 ) -> Result<Option<Appended>, StoreError> {
-    if !broker.config.store_reply_message_enable {
+    if !broker.config.store_reply_message_enable.now() {
         return Ok(None);
     }
     let record = NewRecord {
@@ -187,7 +187,7 @@ fn answer(
         queue_id,
         queue_offset: stored.map_or(0, |stored| stored.queue_offset),
         region: Some(&broker.config.region_id),
-        trace_on: Some(broker.config.trace_on),
+        trace_on: Some(broker.config.trace_on.now()),
         ..SendResponse::default()
     })
 }
@@ -195,7 +195,7 @@ fn answer(
 /// A reply that is not synced in time was pushed all the same.
 async fn wait_synced(broker: &Broker, stored: &Appended) {
     if broker.config.flush_disk_type == FlushDiskType::Sync {
-        let limit = Duration::from_millis(broker.config.sync_flush_timeout_ms);
+        let limit = Duration::from_millis(broker.config.sync_flush_timeout_ms.now());
         let _late = timeout(limit, broker.store.log.flushed.reached(stored.end())).await;
     }
 }

@@ -240,7 +240,7 @@ impl<'a> Draft<'a> {
 
     /// Puts the message among the half messages, until its transaction ends.
     fn become_half(&mut self, broker: &Broker, wish: &Wish<'_>) -> Result<(), Refusal> {
-        if broker.config.reject_transaction_message {
+        if broker.config.reject_transaction_message.now() {
             let remark = "this broker does not take messages of transactions: \
                 rejectTransactionMessage is true";
             return Err(Refusal::new(ResponseCode::NoPermission, remark));

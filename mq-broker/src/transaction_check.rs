@@ -68,9 +68,9 @@ pub(crate) async fn run(broker: Arc<Broker>) {
         Ok(queue) => queue,
         Err(error) => return broker.fail("transaction-check", &error),
     };
-    let interval = Duration::from_millis(broker.config.transaction_check_interval_ms);
     let mut turn = 0;
     loop {
+        let interval = Duration::from_millis(broker.config.transaction_check_interval_ms.now());
         broker.clock.sleep(interval).await;
         let mut round = Round { began_ms: broker.clock.now_ms(), busy: HashSet::new(), turn };
         match round.go(&broker, &queue).await {
@@ -141,13 +141,13 @@ impl Round {
         let config = &broker.config;
         let record = &half.record;
         let age_ms = broker.clock.now_ms() - record.born_timestamp_ms;
-        if half.checks() >= config.transaction_check_max || age_ms > LIFE_MS {
+        if u64::from(half.checks()) >= config.transaction_check_max.now() || age_ms > LIFE_MS {
             return Verdict::GiveUp;
         }
         if record.store_timestamp_ms >= self.began_ms {
             return Verdict::NextRound;
         }
-        let time_out_ms = i64::try_from(config.transaction_time_out_ms).unwrap_or(i64::MAX);
+        let time_out_ms = i64::try_from(config.transaction_time_out_ms.now()).unwrap_or(i64::MAX);
         let immunity = find(record.properties, key::CHECK_IMMUNITY_TIME_IN_SECONDS);
         let immune_ms = immunity.map_or(time_out_ms, |seconds| {
             seconds.parse().map_or(time_out_ms, |seconds: i64| seconds.saturating_mul(1_000))
