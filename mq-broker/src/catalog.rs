@@ -107,7 +107,7 @@ impl Catalog {
         let template = config.default_topic_queue_nums;
         let levels = i32::try_from(config.message_delay_level.levels_ms.len()).unwrap_or(i32::MAX);
         let all = perm::READ | perm::WRITE;
-        let topics = [
+        let mut topics = vec![
             topic_config(names::SELF_TEST_TOPIC, 1, all),
             topic_config(names::SCHEDULE_TOPIC, levels, all),
             topic_config(names::HALF_TOPIC, 1, all),
@@ -117,6 +117,9 @@ impl Catalog {
             topic_config(&config.broker_cluster_name, 16, all | perm::INHERIT),
             topic_config(names::DEFAULT_TOPIC, template, all | perm::INHERIT),
         ];
+        if config.trace_topic_enable {
+            topics.push(topic_config(names::TRACE_TOPIC, 1, all));
+        }
         let mut table = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         for topic in topics {
             table.insert(topic.topic_name.clone(), Arc::new(topic));

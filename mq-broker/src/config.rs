@@ -136,6 +136,8 @@ settings! {
         /// Create a consumer group when its first member appears.
         auto_create_subscription_group: Hot<bool> =
             "autoCreateSubscriptionGroup", Hot::new(true), hot_switch();
+        /// Make the topic of message traces, with one queue; otherwise it is made like any other.
+        trace_topic_enable: bool = "traceTopicEnable", false, switch();
         /// Whether consumers may select messages by SQL92 conditions.
         enable_property_filter: bool = "enablePropertyFilter", true, switch();
         /// Folder of the store.

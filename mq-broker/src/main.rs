@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod trace;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -47,6 +48,8 @@ enum Command {
     Broker(Standalone),
     /// Load for any RocketMQ-compatible cluster, and its figures.
     Bench(bench::Bench),
+    /// What became of a message, as the clients' traces have it.
+    Trace(trace::Trace),
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +140,7 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Namesrv(namesrv) => run_namesrv(namesrv).await,
         Command::Broker(broker) => run_broker(broker).await,
         Command::Bench(bench) => bench::run(bench).await,
+        Command::Trace(trace) => trace::run(trace).await,
     }
 }
 

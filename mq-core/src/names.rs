@@ -33,6 +33,8 @@ pub const OFFSET_MOVED_TOPIC: &str = "OFFSET_MOVED_EVENT";
 pub const BENCHMARK_TOPIC: &str = "BenchmarkTest";
 /// Message traces.
 pub const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
+/// The group that sends message traces.
+pub const TRACE_PRODUCER_GROUP: &str = "_INNER_TRACE_PRODUCER";
 /// The group every Java client registers for its own sends.
 pub const INNER_PRODUCER_GROUP: &str = "CLIENT_INNER_PRODUCER";
 

@@ -142,21 +142,7 @@ impl Peer {
     }
 
     fn route(&self) -> Bytes {
-        to_json(&TopicRouteData {
-            queue_datas: vec![QueueData {
-                broker_name: "b".to_owned(),
-                read_queue_nums: 1,
-                write_queue_nums: 1,
-                perm: 6,
-                ..QueueData::default()
-            }],
-            broker_datas: vec![BrokerData {
-                broker_name: "b".to_owned(),
-                broker_addrs: [(0, self.address.clone())].into(),
-                ..BrokerData::default()
-            }],
-            ..TopicRouteData::default()
-        })
+        route(&[("b", self)])
     }
 
     fn of(&self, code: RequestCode) -> Vec<Command> {
@@ -195,6 +181,27 @@ impl Peer {
         options.from = ConsumeFrom::First;
         client.start_consumer(options, handler).await.unwrap()
     }
+}
+
+/// A topic with a queue on each of these.
+fn route(brokers: &[(&str, &Peer)]) -> Bytes {
+    let queue = |(name, _): &(&str, &Peer)| QueueData {
+        broker_name: (*name).to_owned(),
+        read_queue_nums: 1,
+        write_queue_nums: 1,
+        perm: 6,
+        ..QueueData::default()
+    };
+    let broker = |(name, peer): &(&str, &Peer)| BrokerData {
+        broker_name: (*name).to_owned(),
+        broker_addrs: [(0, peer.address.clone())].into(),
+        ..BrokerData::default()
+    };
+    to_json(&TopicRouteData {
+        queue_datas: brokers.iter().map(queue).collect(),
+        broker_datas: brokers.iter().map(broker).collect(),
+        ..TopicRouteData::default()
+    })
 }
 
 fn stored(request: &Command) -> Command {
@@ -289,6 +296,30 @@ async fn what_cannot_get_better_is_not_tried_again() {
         );
     }
     assert_eq!(peer.of(RequestCode::SendMessageV2).len(), 2);
+}
+
+#[tokio::test]
+async fn a_broker_that_failed_is_avoided_where_that_is_wanted() {
+    for avoid in [true, false] {
+        let (first, second) = (Peer::start().await, Peer::start().await);
+        let both = route(&[("b", &first), ("c", &second)]);
+        first.next(RequestCode::GetRouteinfoByTopic, move |request| {
+            Act::Answer(Command::success(request).body(both.clone()))
+        });
+        first.next(RequestCode::SendMessageV2, refusal(ResponseCode::SystemError));
+        let client = Client::connect(ClientOptions {
+            name_servers: vec![first.address.clone()],
+            avoid_slow_brokers: avoid,
+            ..ClientOptions::default()
+        });
+        let producer = client.await.unwrap().producer("p");
+        for _ in 0..10 {
+            producer.send(Outgoing::new("t", "x")).await.unwrap();
+        }
+        let sends = [&first, &second].map(|peer| peer.of(RequestCode::SendMessageV2).len());
+        assert_eq!(sends[0] == 1, avoid, "the failed broker got {} of {sends:?}", sends[0]);
+        assert_eq!(sends[0] + sends[1], 11);
+    }
 }
 
 #[tokio::test]

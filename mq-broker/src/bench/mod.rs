@@ -7,7 +7,7 @@
 
 mod consume;
 mod latency;
-mod report;
+pub(crate) mod report;
 mod send;
 
 use std::collections::BTreeMap;

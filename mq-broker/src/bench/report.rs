@@ -200,7 +200,7 @@ impl Cluster {
 }
 
 /// The route of a topic, from the first name server that answers.
-pub(super) async fn route(name_servers: &str, topic: &str) -> Result<TopicRouteData, Error> {
+pub(crate) async fn route(name_servers: &str, topic: &str) -> Result<TopicRouteData, Error> {
     let header = RouteInfoRequest { topic, ..RouteInfoRequest::default() };
     let request = Command::with(RequestCode::GetRouteinfoByTopic, &header);
     let mut failed = Error::Config("no name server is given".to_owned());
@@ -224,7 +224,7 @@ async fn version(address: &str) -> Result<String, Error> {
     Ok(described.unwrap_or_else(|| format!("protocol version {}", answer.version)))
 }
 
-pub(super) async fn dial(address: &str) -> Result<Remote, Error> {
+pub(crate) async fn dial(address: &str) -> Result<Remote, Error> {
     // Brokers ask nothing of a connection that has sent no heartbeat.
     let (inbound, _unread) = mpsc::channel(1);
     Remote::connect(address, &RemoteOptions::default(), inbound).await

@@ -20,6 +20,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use mq_core::clock::utc;
+
 use super::commit_log::CommitLog;
 use super::disk::{Disk, DiskFile, OpenMode, make_dir, read_exact_at};
 use super::{StoreError, flush};
@@ -306,18 +308,7 @@ fn name_after(now_ms: i64, before: Option<&str>) -> String {
 
 /// `yyyyMMddHHmmssSSS` in UTC.
 fn civil_name(ms: i64) -> String {
-    let (days, of_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
-    // Days to date by eras of 400 years that start in March, so that leap days come last.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute) = (of_day / 3_600_000, of_day / 60_000 % 60);
-    let (second, ms) = (of_day / 1000 % 60, of_day % 1000);
+    let [year, month, day, hour, minute, second, ms] = utc(ms);
     format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}{ms:03}")
 }
 

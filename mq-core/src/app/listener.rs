@@ -305,7 +305,7 @@ mod tests {
             ListenerDef { sql: Some("region = '${shop.region:eu}'"), ..definition("by_sql", 9) };
         let listener = resolved(&BY_SQL);
         assert_eq!(listener.subscription, Subscription::sql("orders", "region = 'eu'"));
-        assert_eq!(listener.consumer().subscriptions, [listener.subscription.clone()]);
+        assert_eq!(listener.consumer().subscriptions, std::slice::from_ref(&listener.subscription));
         static NO_SQL: ListenerDef =
             ListenerDef { sql: Some("region == 'eu'"), ..definition("no_sql", 12) };
         let config = Config::load(&Layers::none()).expect("nothing to read");

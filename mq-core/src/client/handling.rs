@@ -20,6 +20,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::consumer::{BatchHandler, Group, Handler, Outcome};
 use super::ordered::Order;
 use super::refused;
+use super::trace::Traced;
 use super::window::Load;
 use super::worker::Progress;
 use crate::error::Error;
@@ -375,12 +376,28 @@ async fn call(group: &Group, delivery: Result<Delivery, CompressionError>) -> Ou
 
 /// Calls the handler with one message; the error is a panic or its time-out.
 pub(super) async fn call_one(group: &Group, delivery: Delivery) -> Result<Outcome, String> {
-    match &group.callee {
+    let begun = begin(group, &delivery);
+    let outcome = match &group.callee {
         Callee::One(handler) => guarded(group, handler.handle(delivery)).await,
         Callee::Batch { handler, .. } => {
             let outcomes = guarded(group, handler.handle(vec![delivery])).await;
             outcomes.map(|mut outcomes| outcomes.drain(..).next().unwrap_or_else(untold))
         }
+    };
+    end(group, begun, outcome == Ok(Outcome::Ack));
+    outcome
+}
+
+/// Notes that a message's handling begins, where traces are written.
+fn begin<'a>(group: &'a Group, delivery: &Delivery) -> Option<Traced<'a>> {
+    let tracer = group.client.0.tracer.as_ref()?;
+    let request = group.client.0.keys.next();
+    tracer.begin(delivery, group.name(), request.as_str(), group.clock().now_ms())
+}
+
+fn end(group: &Group, begun: Option<Traced<'_>>, success: bool) {
+    if let Some(begun) = begun {
+        begun.end(success, group.clock().now_ms());
     }
 }
 
@@ -401,12 +418,16 @@ async fn call_batch(
     };
     let errors: Vec<Option<Outcome>> =
         deliveries.iter().map(|delivery| delivery.as_ref().err().map(unreadable)).collect();
-    let readable = deliveries.into_iter().filter_map(Result::ok).collect();
+    let readable: Vec<Delivery> = deliveries.into_iter().filter_map(Result::ok).collect();
+    let begun: Vec<_> = readable.iter().map(|delivery| begin(group, delivery)).collect();
     let told = guarded(group, handler.handle(readable)).await;
     let (told, cause) = match told {
         Ok(told) => (told, None),
         Err(cause) => (Vec::new(), Some(cause)),
     };
+    for (begun, index) in begun.into_iter().zip(0..) {
+        end(group, begun, told.get(index) == Some(&Outcome::Ack));
+    }
     let mut told = told.into_iter();
     let missing = || cause.clone().map_or_else(untold, failed);
     errors.into_iter().map(|e| e.or_else(|| told.next()).unwrap_or_else(missing)).collect()

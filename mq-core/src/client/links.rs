@@ -1,6 +1,9 @@
 //! Connections by address: made when first needed, made again when they have ended, not hammered
 //! when they cannot be made. Not here: which address to ask, what to say on a new connection.
 //!
+//! Here it is also known which address is better not chosen for a send: one that cannot be reached,
+//! and one that has been slow. Who chooses asks [`Link::is_resting`].
+//!
 //! Invariants: one connection an address, however many callers ask at once; after the n-th failure
 //! in a row nobody dials for a random time of up to `REST_MIN * 2^n`, at most [`REST_MAX`].
 
@@ -20,6 +23,17 @@ use crate::remote::{Inbound, Remote, RemoteOptions};
 
 const REST_MIN: Duration = Duration::from_millis(50);
 const REST_MAX: Duration = Duration::from_secs(10);
+
+/// A send that took so long, and for how long others are then preferred: RocketMQ's table.
+const AVOIDED: [(Duration, Duration); 5] = [
+    (Duration::from_millis(550), Duration::from_secs(30)),
+    (Duration::from_secs(1), Duration::from_secs(60)),
+    (Duration::from_secs(2), Duration::from_secs(120)),
+    (Duration::from_secs(3), Duration::from_secs(180)),
+    (Duration::from_secs(15), Duration::from_secs(600)),
+];
+/// A send that failed counts like one that took so long.
+const FAILED_AS: Duration = Duration::from_secs(10);
 
 /// How peers are reached.
 #[derive(Debug)]
@@ -45,7 +59,7 @@ pub(super) struct Link {
     /// Held while dialling, so that others wait for that attempt instead of making their own.
     dialling: tokio::sync::Mutex<()>,
     rest: Mutex<Rest>,
-    /// Is `rest.until` set? Read by every send, so without the lock.
+    /// Is `rest.until` or `rest.slow_until` set? Read by every send, so without the lock.
     has_failed: AtomicBool,
 }
 
@@ -54,6 +68,8 @@ pub(super) struct Link {
 struct Rest {
     failures: u32,
     until: Option<Instant>,
+    /// Others are preferred until then.
+    slow_until: Option<Instant>,
     reason: String,
 }
 
@@ -110,8 +126,7 @@ impl Links {
                 greet(&remote).await;
                 *link.current.write().unwrap_or_else(PoisonError::into_inner) =
                     Some(remote.clone());
-                *link.rest() = Rest::default();
-                link.has_failed.store(false, Ordering::Relaxed);
+                link.reached();
                 Ok(remote)
             }
             Err(error) => {
@@ -146,10 +161,32 @@ impl Link {
         current.as_ref().filter(|remote| !remote.is_closed()).cloned()
     }
 
-    /// Did dialling fail a moment ago?
+    /// Did dialling fail a moment ago, or was a send slow?
     pub(super) fn is_resting(&self) -> bool {
-        self.has_failed.load(Ordering::Relaxed)
-            && self.rest().until.is_some_and(|until| Instant::now() < until)
+        let rests = || {
+            let (now, rest) = (Instant::now(), self.rest());
+            rest.until.max(rest.slow_until).is_some_and(|until| now < until)
+        };
+        self.has_failed.load(Ordering::Relaxed) && rests()
+    }
+
+    /// A send took so long, or failed: others are preferred for a while, or no longer.
+    pub(super) fn took(&self, latency: Duration, failed: bool) {
+        let avoided = avoided_for(if failed { FAILED_AS } else { latency });
+        // The usual case leaves no trace.
+        if avoided.is_zero() && !self.has_failed.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut rest = self.rest();
+        rest.slow_until = (!avoided.is_zero()).then(|| Instant::now() + avoided);
+        self.has_failed.store(rest.until.is_some() || !avoided.is_zero(), Ordering::Relaxed);
+    }
+
+    fn reached(&self) {
+        let mut rest = self.rest();
+        let slow_until = rest.slow_until;
+        *rest = Rest { slow_until, ..Rest::default() };
+        self.has_failed.store(slow_until.is_some(), Ordering::Relaxed);
     }
 
     fn rest(&self) -> MutexGuard<'_, Rest> {
@@ -181,9 +218,32 @@ impl Link {
     }
 }
 
+fn avoided_for(latency: Duration) -> Duration {
+    let row = AVOIDED.iter().rfind(|(at_least, _)| latency >= *at_least);
+    row.map_or(Duration::ZERO, |(_, avoided)| *avoided)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_address_is_avoided_until_its_time_is_over_or_it_is_fast() {
+        let (inbound, _requests) = mpsc::channel(1);
+        let link = Links::new(Dial::Tcp(RemoteOptions::default()), inbound).link("a:1");
+        let ms = Duration::from_millis;
+        for (latency_ms, avoided_s) in [(0, 0), (549, 0), (550, 30), (2_500, 120), (99_999, 600)] {
+            link.took(ms(latency_ms), false);
+            assert_eq!(link.is_resting(), avoided_s > 0, "{latency_ms} ms");
+            tokio::time::advance(Duration::from_secs(avoided_s)).await;
+            assert!(!link.is_resting(), "{latency_ms} ms, {avoided_s} s later");
+        }
+        link.took(ms(1), true);
+        link.reached();
+        assert!(link.is_resting(), "a connection alone does not make it fast");
+        link.took(ms(1), false);
+        assert!(!link.is_resting());
+    }
 
     #[tokio::test]
     async fn a_failed_address_rests() {

@@ -41,6 +41,7 @@ mod request;
 mod route;
 mod status;
 mod topics;
+mod trace;
 mod transaction;
 mod window;
 mod worker;
@@ -65,6 +66,7 @@ use id::UniqueKeys;
 use links::{Dial, Link, Links};
 use request::Requests;
 use topics::Topics;
+use trace::Tracer;
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -104,6 +106,14 @@ pub struct ClientOptions {
     pub default_queues: i32,
     /// A message whose body is longer is refused before it is sent.
     pub message_bytes: usize,
+    /// A body of at least this many bytes is compressed, if that makes it shorter; not in batches.
+    pub compress_over: usize,
+    /// Whether a broker that was slow, or failed, gets fewer messages for a while, when there is
+    /// another: RocketMQ's `sendLatencyFaultEnable`.
+    pub avoid_slow_brokers: bool,
+    /// The topic to which it is written what happens to messages, if it is; RocketMQ's is
+    /// [`TRACE_TOPIC`](crate::names::TRACE_TOPIC). Sends in a batch are traced one by one.
+    pub trace: Option<String>,
     /// The form of request headers to brokers. The binary one costs both sides half as much and is
     /// understood by every RocketMQ broker; JSON is for whatever else speaks the protocol.
     pub serialize: SerializeType,
@@ -123,6 +133,9 @@ impl Default for ClientOptions {
             instance: None,
             default_queues: 4,
             message_bytes: 4 * 1024 * 1024,
+            compress_over: 4096,
+            avoid_slow_brokers: false,
+            trace: None,
             serialize: SerializeType::Binary,
             remote: RemoteOptions::default(),
             clock: Clock::System,
@@ -143,6 +156,7 @@ struct Shared {
     groups: Mutex<Groups>,
     keys: UniqueKeys,
     requests: Requests,
+    tracer: Option<Tracer>,
     tasks: Mutex<JoinSet<()>>,
     closed: AtomicBool,
 }
@@ -195,6 +209,7 @@ impl Client {
         };
         let links = Links::new(dial, inbound);
         let servers = options.name_servers.iter().map(|address| links.link(address)).collect();
+        let (tracer, notes) = options.trace.as_deref().map(Tracer::new).unzip();
         let client = Self(Arc::new(Shared {
             id: id::client_id(address, options.instance.as_deref()),
             topics: Topics::new(servers, options.default_queues),
@@ -202,11 +217,15 @@ impl Client {
             groups: Mutex::default(),
             keys: UniqueKeys::new(address, options.clock.now_ms()),
             requests: Requests::default(),
+            tracer,
             tasks: Mutex::default(),
             closed: AtomicBool::new(false),
             options,
         }));
         client.start(requests);
+        if let Some((notes, topic)) = notes.zip(client.0.options.trace.clone()) {
+            client.spawn(trace::write_down(Arc::downgrade(&client.0), notes, topic));
+        }
         Ok(client)
     }
 
@@ -275,6 +294,9 @@ impl Client {
     /// Tells the brokers that the producers are gone and ends all connections. Shut consumers down
     /// before.
     pub async fn shutdown(&self) {
+        if let Some(tracer) = &self.0.tracer {
+            tracer.flush().await;
+        }
         if self.0.closed.swap(true, Ordering::AcqRel) {
             return;
         }

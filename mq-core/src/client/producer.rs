@@ -24,11 +24,13 @@ use crate::properties::{Properties, key};
 use crate::protocol::HeaderError;
 use crate::protocol::code::{RequestCode, ResponseCode};
 use crate::protocol::command::Command;
+use crate::protocol::compression;
 use crate::protocol::header::{
     RecallMessageRequest, RecallMessageResponse, SendRequest, SendRequestV2, SendResponse,
 };
 use crate::protocol::recall::RecallHandle;
 use crate::protocol::record::{BatchItem, encode_batch_item, sys_flag};
+use crate::protocol::trace::Published;
 use crate::remote::Remote;
 
 /// A batch is sent in pieces of at most this; small enough for one to pass while others wait.
@@ -129,7 +131,7 @@ impl Producer {
     /// # Errors
     /// [`Error::Message`], [`Error::NoRoute`], [`Error::Connect`].
     pub async fn send_oneway(&self, message: Outgoing) -> Result<(), Error> {
-        let (ready, _) = self.ready(message)?;
+        let (ready, _) = self.single(message)?;
         let deadline = self.deadline();
         let target = self.target(&ready.topic, To::Any, None, deadline).await?;
         let remote = self.reach(&target.link, deadline).await?;
@@ -144,13 +146,18 @@ impl Producer {
     /// As [`Self::send`].
     pub async fn send_batch(&self, messages: Vec<Outgoing>) -> Result<Vec<SendReceipt>, Error> {
         let mut receipts = Vec::with_capacity(messages.len());
+        let notes: Vec<_> = messages.iter().map(|message| self.note(message)).collect();
         let mut messages = self.batch_ready(messages)?.into_iter().peekable();
         let Some(first) = messages.peek() else { return Ok(receipts) };
         let (topic, deadline) = (first.0.topic.clone(), self.deadline());
         let queue = self.target(&topic, To::Any, None, deadline).await?.queue;
         while let Some((batch, keys)) = next_batch(&topic, &mut messages) {
             let answer = self.deliver(&batch, To::Queue(&queue), self.deadline()).await?;
+            let stored = receipts.len();
             split_receipts(&answer, &keys, &mut receipts)?;
+            for (note, receipt) in notes.iter().zip(&receipts).skip(stored) {
+                self.trace(note.clone(), &answer.0, receipt);
+            }
         }
         Ok(receipts)
     }
@@ -202,10 +209,13 @@ impl Producer {
         }
         message.properties.set(key::TRAN_MSG, "true");
         message.properties.set(key::PGROUP, &self.group);
-        let (mut ready, key) = self.ready(message)?;
+        let note = self.note(&message);
+        let (mut ready, key) = self.single(message)?;
         ready.sys_flag |= sys_flag::TRANSACTION_PREPARED;
         let (answer, queue) = self.deliver(&ready, To::Any, self.deadline()).await?;
-        receipt(&answer, queue, key)
+        let receipt = receipt(&answer, queue, key)?;
+        self.trace(note, &answer, &receipt);
+        Ok(receipt)
     }
 
     /// Sends a reply to the broker of its request.
@@ -236,9 +246,24 @@ impl Producer {
     }
 
     async fn send_one(&self, message: Outgoing, to: To<'_>) -> Result<SendReceipt, Error> {
-        let (ready, key) = self.ready(message)?;
+        let note = self.note(&message);
+        let (ready, key) = self.single(message)?;
         let (answer, queue) = self.deliver(&ready, to, self.deadline()).await?;
-        receipt(&answer, queue, key)
+        let receipt = receipt(&answer, queue, key)?;
+        self.trace(note, &answer, &receipt);
+        Ok(receipt)
+    }
+
+    /// What a trace will say of a message, where one is written.
+    fn note(&self, message: &Outgoing) -> Option<Published> {
+        let tracer = self.client.0.tracer.as_ref()?;
+        tracer.before_send(message, &self.group, self.client.0.options.clock.now_ms())
+    }
+
+    fn trace(&self, note: Option<Published>, answer: &Command, receipt: &SendReceipt) {
+        if let Some((tracer, note)) = self.client.0.tracer.as_ref().zip(note) {
+            tracer.sent(note, answer, receipt, self.client.0.options.clock.now_ms());
+        }
     }
 
     fn deadline(&self) -> Instant {
@@ -276,6 +301,20 @@ impl Producer {
         Ok((Ready { code, topic, body, properties, flag, sys_flag: 0, reconsumed: None }, key))
     }
 
+    /// Makes a message ready that is sent alone: such a one is compressed when it is long.
+    fn single(&self, message: Outgoing) -> Result<(Ready, String), Error> {
+        let (mut ready, key) = self.ready(message)?;
+        if ready.body.len() >= self.client.0.options.compress_over {
+            let compressed = compression::compress(&ready.body);
+            if compressed.len() < ready.body.len() {
+                ready.body = compressed.into();
+                // No type of compression: so every client takes it for zlib.
+                ready.sys_flag |= sys_flag::COMPRESSED;
+            }
+        }
+        Ok((ready, key))
+    }
+
     fn batch_ready(&self, messages: Vec<Outgoing>) -> Result<Vec<(Ready, String)>, Error> {
         let topic = messages.first().map(|first| first.topic.clone()).unwrap_or_default();
         let check = |message: Outgoing| {
@@ -301,7 +340,12 @@ impl Producer {
         let mut failed: Option<MessageQueue> = None;
         loop {
             let target = self.target(&ready.topic, to, failed.as_ref(), deadline).await?;
-            let error = match self.attempt(ready, &target, deadline).await {
+            let began = Instant::now();
+            let attempt = self.attempt(ready, &target, deadline).await;
+            if self.client.0.options.avoid_slow_brokers {
+                target.link.took(began.elapsed(), attempt.as_ref().is_err_and(is_fault));
+            }
+            let error = match attempt {
                 Ok(answer) => return Ok((answer, target.queue)),
                 Err(error) => error,
             };
@@ -442,6 +486,11 @@ fn in_turn(topic: &Topic, failed: Option<&MessageQueue>) -> Option<usize> {
     route::choose(topic.masters.len(), turn, avoid)
 }
 
+/// Is it the broker that failed, rather than the message?
+fn is_fault(error: &Error) -> bool {
+    matches!(error, Error::Timeout { .. } | Error::Connect { .. }) || worth_another_try(error)
+}
+
 /// Sends that failed with one of these may do better elsewhere. The codes are those of Java's
 /// client.
 fn worth_another_try(error: &Error) -> bool {
@@ -491,23 +540,27 @@ fn stored_at(answer: &Command) -> Result<SendResponse<'_>, Error> {
     })
 }
 
-/// Takes as many messages as fit into one request.
+/// Takes as many messages as fit into one request. One that is left alone is no batch: the longest
+/// message that may be sent would not be let through as the only item of one.
 fn next_batch(
     topic: &str,
     messages: &mut std::iter::Peekable<impl Iterator<Item = (Ready, String)>>,
 ) -> Option<(Ready, Vec<String>)> {
+    let size = |item: &Ready| item.body.len() + item.properties.as_str().len() + ITEM_BYTES;
+    let (first, first_key) = messages.next()?;
+    let fits = |bytes: usize, next: &Ready| bytes + size(next) <= BATCH_BYTES_MAX;
+    if !messages.peek().is_some_and(|(next, _)| fits(size(&first), next)) {
+        return Some((first, vec![first_key]));
+    }
     let mut body = BytesMut::new();
-    let mut keys = Vec::new();
-    let fits = |body: &BytesMut, next: &Ready| {
-        let item = next.body.len() + next.properties.as_str().len() + ITEM_BYTES;
-        body.is_empty() || body.len() + item <= BATCH_BYTES_MAX
-    };
-    while let Some((message, key)) = messages.next_if(|(message, _)| fits(&body, message)) {
+    let mut keys = vec![first_key];
+    let add = |message: &Ready, body: &mut BytesMut| {
         let properties = message.properties.as_str();
-        encode_batch_item(
-            &mut body,
-            &BatchItem { flag: message.flag, body: &message.body, properties },
-        );
+        encode_batch_item(body, &BatchItem { flag: message.flag, body: &message.body, properties });
+    };
+    add(&first, &mut body);
+    while let Some((message, key)) = messages.next_if(|(next, _)| fits(body.len(), next)) {
+        add(&message, &mut body);
         keys.push(key);
     }
     let batch = Ready {
@@ -519,7 +572,7 @@ fn next_batch(
         sys_flag: 0,
         reconsumed: None,
     };
-    (!keys.is_empty()).then_some((batch, keys))
+    Some((batch, keys))
 }
 
 /// One receipt a message: ids stand in the answer joined by commas, offsets follow each other.

@@ -196,7 +196,12 @@ impl Transaction {
         let client = &self.producer.client;
         let remote = client.master(&receipt.queue.broker_name).await?;
         let request = Command::with(RequestCode::EndTransaction, &header);
-        remote.oneway(client.form(request)).await
+        remote.oneway(client.form(request)).await?;
+        if let Some(tracer) = &client.0.tracer {
+            let now_ms = client.0.options.clock.now_ms();
+            tracer.ended(receipt, &self.producer.group, state == TransactionState::Commit, now_ms);
+        }
+        Ok(())
     }
 }
 

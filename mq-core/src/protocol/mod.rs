@@ -23,6 +23,7 @@ pub mod header;
 pub mod recall;
 pub mod record;
 pub mod register;
+pub mod trace;
 
 pub use code::{Language, RequestCode, ResponseCode};
 pub use command::{CodecError, Command, Limits, SerializeType, frame_length};
