@@ -9,7 +9,7 @@
 //!   told, the new one included.
 //! - A connection that ends takes its memberships with it at once; a silent one after 120 s.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use mq_core::clock::Clock;
@@ -36,6 +36,9 @@ const MEMBER_EXPIRY_MS: i64 = 120_000;
 /// Clients that replies can be pushed to: a peer chooses the names.
 const CLIENTS_MAX: usize = 100_000;
 
+/// Members of a group that are named when they subscribe differently.
+const DIFFERING_TOLD_MAX: usize = 16;
+
 /// The registry. One lock: changes are rare, and reads are a lookup.
 #[derive(Debug)]
 pub(crate) struct Clients {
@@ -58,6 +61,8 @@ struct Member {
     language: Language,
     version: i32,
     seen_ms: i64,
+    /// What a consumer subscribes, its retry topic left out.
+    said: String,
 }
 
 /// A member as those see it who have something to ask of it.
@@ -192,13 +197,26 @@ impl Clients {
             let remark = subscription.filter.as_ref().err()?;
             Some(format!("group {}, topic {topic}: {remark}", data.group_name))
         });
+        let member = Member { said: said(&data.subscription_data_set), ..member };
         let mut groups = self.write();
         let group = groups.consumers.entry(data.group_name.clone()).or_default();
-        let joined = group.members.insert(member.peer.id, member).is_none();
+        let now = member.said.clone();
+        let before = group.members.insert(member.peer.id, member);
+        let joined = before.is_none();
+        if before.is_none_or(|before| before.said != now)
+            && let Some(said) = group.differing()
+        {
+            warn!(
+                group = data.group_name,
+                said,
+                "members of one group subscribe differently, messages will be missed: give one of \
+                 them a group of its own"
+            );
+        }
         group.consume_type = data.consume_type;
         group.message_model = data.message_model;
         group.consume_from_where = data.consume_from_where;
-        let moved = group.subscribe(&data.group_name, subscriptions);
+        let moved = group.subscribe(subscriptions);
         if joined || moved {
             group.notify(&data.group_name);
         }
@@ -301,6 +319,15 @@ impl Clients {
         Some(self.subscription(group, topic)??.data.clone())
     }
 
+    /// The groups whose members do not all subscribe the same, so that messages are missed, and
+    /// which client says what.
+    pub(crate) fn differing(&self) -> BTreeMap<String, String> {
+        let groups = self.read();
+        let differing =
+            |(name, group): (&String, &ConsumerGroup)| Some((name.clone(), group.differing()?));
+        groups.consumers.iter().filter_map(differing).collect()
+    }
+
     /// Whether a group's members have left a topic: they are there, and subscribe others only.
     pub(crate) fn has_left(&self, group: &str, topic: &str) -> bool {
         let groups = self.read();
@@ -316,6 +343,7 @@ impl Clients {
             language: request.language,
             version: request.version,
             seen_ms: self.clock.now_ms(),
+            said: String::new(),
         }
     }
 
@@ -330,27 +358,24 @@ impl Clients {
 
 impl ConsumerGroup {
     /// Takes over the newest heartbeat's subscriptions; true when the set of topics changed.
-    fn subscribe(&mut self, group: &str, new: HashMap<String, Arc<Subscription>>) -> bool {
+    fn subscribe(&mut self, new: HashMap<String, Arc<Subscription>>) -> bool {
         let same_topics = self.subscriptions.len() == new.len()
             && new.keys().all(|topic| self.subscriptions.contains_key(topic));
-        for (topic, subscription) in &new {
-            let Some(old) = self.subscriptions.get(topic) else { continue };
-            if old.data.sub_string != subscription.data.sub_string {
-                warn!(
-                    group,
-                    topic,
-                    was = old.data.sub_string,
-                    is = subscription.data.sub_string,
-                    "members of one group subscribe differently, messages will be missed: \
-                     give one of them a group of its own"
-                );
-            }
-        }
-        if !same_topics && !self.subscriptions.is_empty() {
-            warn!(group, "the topics of the group's members differ or have changed");
-        }
         self.subscriptions = new;
         !same_topics
+    }
+
+    /// Which client says what, when they do not all say the same.
+    fn differing(&self) -> Option<String> {
+        let mut members = self.members.values();
+        let first = members.next()?;
+        if members.all(|member| member.said == first.said) {
+            return None;
+        }
+        let line = |member: &Member| format!("{}: {}", member.client_id, member.said);
+        let lines: BTreeSet<String> = self.members.values().map(line).collect();
+        let told: Vec<String> = lines.into_iter().take(DIFFERING_TOLD_MAX).collect();
+        Some(told.join("; "))
     }
 
     /// Tells every member that the queues are to be shared anew.
@@ -363,6 +388,18 @@ impl ConsumerGroup {
             member.peer.notify(notice.clone());
         }
     }
+}
+
+/// Topics and expressions, in one line.
+fn said(data: &[SubscriptionData]) -> String {
+    let own = data.iter().filter(|one| !one.topic.starts_with(names::RETRY_PREFIX));
+    let said: BTreeSet<String> = own
+        .map(|one| match one.is_by_tags() {
+            true => format!("{} `{}`", one.topic, one.sub_string),
+            false => format!("{} {} `{}`", one.topic, one.expression_type, one.sub_string),
+        })
+        .collect();
+    said.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn connections(members: &HashMap<u64, Member>) -> Vec<Connection> {

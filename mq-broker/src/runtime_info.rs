@@ -43,6 +43,9 @@ const NOTHING: [&str; 21] = [
     "timerCongestNum",
 ];
 
+/// Groups that are named when their members subscribe differently.
+const DIFFERING_TOLD_MAX: usize = 32;
+
 /// 28: how this broker is.
 pub(crate) fn handle(broker: &Arc<Broker>, request: &Command) -> Handled {
     let mut table = BTreeMap::new();
@@ -53,6 +56,7 @@ pub(crate) fn handle(broker: &Arc<Broker>, request: &Command) -> Handled {
     totals(broker, &mut put);
     log(broker, &mut put)?;
     delays(broker, &mut put);
+    subscriptions(broker, &mut put);
     Ok(Answer::Now(Command::success(request).body(to_json(&KvTable { table }))))
 }
 
@@ -123,6 +127,15 @@ fn log(broker: &Broker, put: &mut impl FnMut(&str, String)) -> Result<(), crate:
 #[expect(clippy::cast_precision_loss, reason = "a ratio is for people")]
 fn ratio(part: u64, whole: u64) -> String {
     if whole == 0 { "0.0".to_owned() } else { format!("{:.4}", part as f64 / whole as f64) }
+}
+
+/// Groups whose members subscribe differently: how many, and which client says what.
+fn subscriptions(broker: &Broker, put: &mut impl FnMut(&str, String)) {
+    let differing = broker.clients.differing();
+    put("groupsOfDifferentSubscriptions", differing.len().to_string());
+    for (group, said) in differing.into_iter().take(DIFFERING_TOLD_MAX) {
+        put(&format!("differentSubscriptions_{group}"), said);
+    }
 }
 
 /// How far each delay level is, and how far it could be.
