@@ -51,7 +51,7 @@
 //! [`mq_listener`] stands on a free async function, or on a method of a [`component`] impl. The
 //! parameters are taken out of the message: at most one payload (a type with [`Message`], [`Json`],
 //! [`Bytes`], [`Text`]), and [`MsgId`], [`Key`], [`Tag`], [`Attempt`], [`BornAt`], [`Bean`],
-//! [`Mq`].
+//! [`Ext`], [`Mq`].
 //!
 //! | the function | the message |
 //! |---|---|
@@ -80,6 +80,54 @@
 //! Any [tower](https://docs.rs/tower) layer around a service of [`Call`] to [`Outcome`] stands
 //! around every call of a
 //! listener: `App::new().layer(TimeoutLayer::new(..))`. See [`App::layer`].
+//!
+//! # Components and beans
+//!
+//! The application makes one instance of each [`component`] and injects it by type, as
+//! [`Bean<T>`](Bean); the compiler knows that it exists. A [`bean`] is a function that makes what a
+//! component cannot be: a value of somebody else's type, or one that takes waiting. It is injected
+//! as [`Ext<T>`](Ext), and whether somebody makes it is checked at the start. A trait with
+//! `component` is injected as `Bean<dyn Trait>`. Marker types tell several of one type apart.
+//!
+//! ```no_run
+//! use common_mq::prelude::*;
+//! # mod sql { pub struct Pool; impl Pool {
+//! #     pub async fn open(_: &str) -> std::io::Result<Self> { Ok(Pool) }
+//! #     pub async fn close(&self) {}
+//! # } }
+//! use sql::Pool;
+//!
+//! struct Readonly;
+//!
+//! #[bean(destroy = Pool::close)]
+//! async fn pool() -> std::io::Result<Pool> {
+//!     Pool::open("orders").await
+//! }
+//!
+//! #[bean(qualifier = Readonly)]
+//! async fn replica() -> std::io::Result<Pool> {
+//!     Pool::open("orders-replica").await
+//! }
+//!
+//! #[component] // on a trait: some component provides it
+//! trait OrderRepo: Send + Sync {}
+//!
+//! #[component(provides = dyn OrderRepo)]
+//! struct SqlOrders {
+//!     pool: Ext<Pool>,
+//!     replica: Ext<Pool, Readonly>,
+//! }
+//!
+//! impl OrderRepo for SqlOrders {}
+//!
+//! #[component(phase = 10)] // lower phases come first and go last
+//! struct Dunning {
+//!     orders: Bean<dyn OrderRepo>,
+//! }
+//! ```
+//!
+//! Beans are made after those they need, and otherwise in order of phase, crate, file and line.
+//! Each is made, and its `post_construct` run, before the next.
 //!
 //! # Configuration
 //!
@@ -111,10 +159,11 @@
 //!
 //! # Starting and stopping
 //!
-//! The program does not start with wrong wiring: one group with two listeners, a missing component,
-//! components in a circle, unknown keys. All findings are printed together, with file and line, and
-//! the exit code is 78. On SIGTERM or ctrl-c, listeners stop pulling and finish what they have,
-//! then `pre_destroy` hooks run in reverse order, then the broker stops.
+//! The program does not start with wrong wiring: one group with two listeners, a bean that nobody
+//! or that two could make, beans in a circle, unknown keys. All findings are printed together, with
+//! file and line, and the exit code is 78. On SIGTERM or ctrl-c, listeners stop pulling and finish
+//! what they have, the last phase first; then `pre_destroy` and `destroy` hooks run in reverse
+//! order, then the broker stops.
 //!
 //! # Crates
 //!
@@ -136,20 +185,25 @@
 //! running.stop().await?;
 //! # Ok(()) }
 //! ```
+//!
+//! What that needs comes along: components, and the factories of the program. What the test gives
+//! the application stands in their place: [`App::provide`], [`App::provide_ext`], [`App::bean`].
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub use bytes::Bytes;
 pub use mq_core::app::{
-    App, Attempt, Bean, BornAt, Call, Cfg, Component, ConfigSection, Draft, FromDelivery, Inject,
-    IntoOutcome, Json, Key, ListenerInfo, Message, Mq, MsgId, Running, Tag, Text,
+    App, Attempt, Bean, BornAt, Call, Cfg, Component, ConfigSection, Draft, Ext, FromDelivery,
+    Inject, IntoOutcome, Json, Key, ListenerInfo, Message, Mq, MsgId, Running, Tag, Text,
 };
 pub use mq_core::client::Outcome;
 pub use mq_core::clock::Clock;
 pub use mq_core::component_crate;
 pub use mq_core::error::Error;
 pub use mq_core::message::{Delivery, SendReceipt, SendStatus};
-pub use mq_macros::{Message, component, def, main, mq_listener, post_construct, pre_destroy};
+pub use mq_macros::{
+    Message, bean, component, def, main, mq_listener, post_construct, pre_destroy,
+};
 
 /// The result of an application, and of anything else that fails with [`Error`].
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
@@ -157,8 +211,8 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 /// Everything a file with listeners and components needs.
 pub mod prelude {
     pub use crate::{
-        App, Attempt, Bean, BornAt, Bytes, Cfg, Clock, ConfigSection, Json, Key, Message, Mq,
-        MsgId, Outcome, SendStatus, Tag, Text, component, def, mq_listener, post_construct,
+        App, Attempt, Bean, BornAt, Bytes, Cfg, Clock, ConfigSection, Ext, Json, Key, Message, Mq,
+        MsgId, Outcome, SendStatus, Tag, Text, bean, component, def, mq_listener, post_construct,
         pre_destroy,
     };
     pub use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@ use quote::ToTokens;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, Expr, ExprLit, Ident, Lit, LitStr, Result, Token};
+use syn::{Attribute, Error, Expr, ExprLit, ExprPath, Ident, Lit, LitStr, Result, Token, Type};
 
 /// Longest topic and group names a RocketMQ broker accepts.
 const TOPIC_MAX_LENGTH: usize = 127;
@@ -43,16 +43,21 @@ impl Mistakes {
 pub(crate) struct Pair {
     pub(crate) name: Ident,
     value: Option<Expr>,
+    /// A value that is no expression: `dyn Trait`.
+    dynamic: Option<Type>,
 }
 
 impl Parse for Pair {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let name: Ident = input.parse()?;
-        let value = match input.parse::<Option<Token![=]>>()? {
-            Some(_) => Some(input.parse()?),
-            None => None,
-        };
-        Ok(Pair { name, value })
+        let mut pair = Pair { name, value: None, dynamic: None };
+        if input.parse::<Option<Token![=]>>()?.is_some() {
+            match input.peek(Token![dyn]) {
+                true => pair.dynamic = Some(input.parse()?),
+                false => pair.value = Some(input.parse()?),
+            }
+        }
+        Ok(pair)
     }
 }
 
@@ -79,9 +84,9 @@ impl Args {
     pub(crate) fn flag(&self, name: &str) -> Result<bool> {
         match self.find(name) {
             None => Ok(false),
-            Some(Pair { value: None, .. }) => Ok(true),
+            Some(Pair { value: None, dynamic: None, .. }) => Ok(true),
             Some(pair) => Err(Error::new(
-                pair.value.span(),
+                pair.span(),
                 format!("`{name}` takes no value; write `{name}` alone"),
             )),
         }
@@ -91,27 +96,64 @@ impl Args {
         let Some(pair) = self.find(name) else { return Ok(None) };
         match &pair.value {
             Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => Ok(Some(text.clone())),
-            other => Err(Error::new(
-                span_of(other.as_ref(), &pair.name),
+            _ => Err(Error::new(
+                pair.span(),
                 format!("`{name}` takes a string literal: `{name} = \"...\"`"),
             )),
         }
     }
 
-    /// A count of at least one.
-    pub(crate) fn count(&self, name: &str) -> Result<Option<usize>> {
+    /// A count of at least one, as text; or text with `${...}`, which start-up makes a count.
+    pub(crate) fn count(&self, name: &str) -> Result<Option<LitStr>> {
         let Some(pair) = self.find(name) else { return Ok(None) };
-        let wrong = || {
-            Error::new(
-                span_of(pair.value.as_ref(), &pair.name),
-                format!("`{name}` takes a whole number of at least 1: `{name} = 8`"),
-            )
-        };
-        match &pair.value {
+        let text = match &pair.value {
             Some(Expr::Lit(ExprLit { lit: Lit::Int(number), .. })) => {
-                number.base10_parse().ok().filter(|count| *count >= 1).map(Some).ok_or_else(wrong)
+                Some(LitStr::new(number.base10_digits(), number.span()))
             }
-            _ => Err(wrong()),
+            Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => Some(text.clone()),
+            _ => None,
+        };
+        let legal = |text: &LitStr| {
+            is_template(text) || text.value().parse::<usize>().is_ok_and(|count| count >= 1)
+        };
+        text.filter(legal).map(Some).ok_or_else(|| {
+            let text = format!(
+                "`{name}` takes a whole number of at least 1, `{name} = 8`, or the key of one, \
+                 `{name} = \"${{key:8}}\"`"
+            );
+            Error::new(pair.span(), text)
+        })
+    }
+
+    /// A whole number, 0 unless given.
+    pub(crate) fn number(&self, name: &str) -> Result<i32> {
+        let Some(pair) = self.find(name) else { return Ok(0) };
+        let digits = pair.value.as_ref().map(|value| value.to_token_stream().to_string());
+        let digits = digits.unwrap_or_default().replace(' ', "");
+        digits.parse().map_err(|_| {
+            let text = format!("`{name}` takes a whole number: `{name} = -10`");
+            Error::new(pair.span(), text)
+        })
+    }
+
+    /// A trait object type.
+    pub(crate) fn dynamic(&self, name: &str) -> Result<Option<&Type>> {
+        let Some(pair) = self.find(name) else { return Ok(None) };
+        pair.dynamic.as_ref().map(Some).ok_or_else(|| {
+            let text = format!("`{name}` takes the type of a trait: `{name} = dyn Trait`");
+            Error::new(pair.span(), text)
+        })
+    }
+
+    /// The path of a type or function; `like` is an example.
+    pub(crate) fn path(&self, name: &str, like: &str) -> Result<Option<&ExprPath>> {
+        let Some(pair) = self.find(name) else { return Ok(None) };
+        match &pair.value {
+            Some(Expr::Path(path)) => Ok(Some(path)),
+            _ => {
+                let text = format!("`{name}` takes a path: `{name} = {like}`");
+                Err(Error::new(pair.span(), text))
+            }
         }
     }
 
@@ -120,8 +162,13 @@ impl Args {
     }
 }
 
-fn span_of(value: Option<&Expr>, name: &Ident) -> Span {
-    value.map_or_else(|| name.span(), Spanned::span)
+impl Pair {
+    /// That of the value, if there is one.
+    fn span(&self) -> Span {
+        let of_type = self.dynamic.as_ref().map(Spanned::span);
+        let span = of_type.or_else(|| self.value.as_ref().map(Spanned::span));
+        span.unwrap_or_else(|| self.name.span())
+    }
 }
 
 fn unknown(name: &Ident, known: &[&str]) -> String {

@@ -1,4 +1,5 @@
-//! `#[component]` on a struct (how it is built) and on its impl block (its listeners and hooks).
+//! `#[component]` on a struct (how it is built), on its impl block (its listeners and hooks), and
+//! on a trait (which components can provide).
 //! Not here: the order in which components are built, and any check that needs the whole program.
 
 use proc_macro2::{Ident, Span, TokenStream};
@@ -6,7 +7,8 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::{
-    Attribute, Error, Expr, Field, Fields, ImplItem, ImplItemFn, Item, ItemImpl, ItemStruct,
+    Attribute, Error, Expr, Field, Fields, Generics, ImplItem, ImplItemFn, Item, ItemImpl,
+    ItemStruct, ItemTrait,
 };
 use syn::{Result, Type, parse_quote};
 
@@ -45,8 +47,9 @@ pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream 
     match syn::parse2::<Item>(item.clone()) {
         Ok(Item::Struct(structure)) => expand_struct(arguments, structure),
         Ok(Item::Impl(block)) => expand_impl(&arguments, block),
+        Ok(Item::Trait(contract)) => expand_trait(&arguments, &contract),
         _ => {
-            let text = "`#[component]` stands on a struct, or on the impl block of one";
+            let text = "`#[component]` stands on a struct, on the impl block of one, or on a trait";
             let error = Error::new(Span::call_site(), text).into_compile_error();
             quote! { #item #error }
         }
@@ -63,39 +66,114 @@ fn expand_struct(arguments: TokenStream, mut structure: ItemStruct) -> TokenStre
 }
 
 fn struct_definition(arguments: TokenStream, structure: &ItemStruct) -> Result<TokenStream> {
-    let args = (|input: ParseStream<'_>| Args::parse(input, &["provided"])).parse2(arguments)?;
-    let provided = args.flag("provided")?;
-    if !structure.generics.params.is_empty() {
-        return Err(Error::new_spanned(
-            &structure.generics,
-            "a component cannot be generic: there is one instance for each type",
-        ));
-    }
+    const KNOWN: &[&str] = &["provided", "provides", "qualifier", "phase"];
+    let args = (|input: ParseStream<'_>| Args::parse(input, KNOWN)).parse2(arguments)?;
+    check_generics(&structure.generics)?;
     let name = &structure.ident;
-    let (needs, build) = match provided {
+    let (needs, build) = match args.flag("provided")? {
         true => (Vec::new(), quote!(::core::option::Option::None)),
         false => (needs(&structure.fields)?, build(structure)?),
     };
-    let text = name.to_string();
-    let place = listener::place(name);
+    let (provides, phase) = (provides(&args, name)?, args.number("phase")?);
+    let (text, place) = (name.to_string(), listener::place(name));
     Ok(quote! {
         const _: () = {
             use ::common_mq::__private as __mq;
             use __mq::Plain as _;
-            static __MQ_DEFINITION: __mq::ComponentDef = __mq::ComponentDef {
+            static __MQ_DEFINITION: __mq::BeanDef = __mq::BeanDef {
+                kind: __mq::Kind::Component,
                 name: #text,
-                type_id: ::core::any::TypeId::of::<#name>,
+                key: || __mq::BeanKey::of::<#name, ()>(),
+                provides: #provides,
                 needs: &[#(#needs),*],
                 build: #build,
                 methods: || __mq::Probe::<#name>::METHODS,
+                phase: #phase,
                 place: #place,
             };
             impl __mq::Component for #name {
-                fn definition() -> &'static __mq::ComponentDef {
+                fn definition() -> &'static __mq::BeanDef {
                     &__MQ_DEFINITION
                 }
             }
-            __mq::register!(__mq::Definition::Component(&__MQ_DEFINITION));
+            __mq::register!(__mq::Definition::Bean(&__MQ_DEFINITION));
+        };
+    })
+}
+
+fn check_generics(generics: &Generics) -> Result<()> {
+    match generics.params.is_empty() {
+        true => Ok(()),
+        false => Err(Error::new_spanned(
+            generics,
+            "a component cannot be generic: there is one instance for each type",
+        )),
+    }
+}
+
+/// The trait of `provides = dyn Trait`.
+fn provides(args: &Args, name: &Ident) -> Result<TokenStream> {
+    let qualifier = args.path("qualifier", "Marker")?;
+    let Some(contract) = args.dynamic("provides")? else {
+        return match qualifier {
+            None => Ok(quote!(::core::option::Option::None)),
+            Some(qualifier) => Err(Error::new_spanned(
+                qualifier,
+                "a component is the only one of its type; `qualifier` tells apart what \
+                 `provides = dyn Trait` of several provides",
+            )),
+        };
+    };
+    let qualifier = qualifier.map_or_else(|| quote!(()), ToTokens::to_token_stream);
+    let shared = quote_spanned! {contract.span()=>
+        let __mq_shared: ::std::sync::Arc<#contract> =
+            __mq_scope.ext::<#name, ()>()?.into_shared();
+    };
+    Ok(quote! {
+        ::core::option::Option::Some(__mq::Provided {
+            key: __mq::BeanKey::of::<#contract, #qualifier>(),
+            instance: |__mq_scope| {
+                #shared
+                ::core::option::Option::Some(__mq::Instance::new(__mq_shared))
+            },
+        })
+    })
+}
+
+fn expand_trait(arguments: &TokenStream, contract: &ItemTrait) -> TokenStream {
+    let definition = trait_definition(arguments, contract);
+    let definition = definition.unwrap_or_else(Error::into_compile_error);
+    quote! { #contract #definition }
+}
+
+fn trait_definition(arguments: &TokenStream, contract: &ItemTrait) -> Result<TokenStream> {
+    if !arguments.is_empty() {
+        let text = "`#[component]` on a trait takes no arguments";
+        return Err(Error::new_spanned(arguments, text));
+    }
+    check_generics(&contract.generics)?;
+    let name = &contract.ident;
+    let (text, place) = (format!("dyn {name}"), listener::place(name));
+    let contract = quote_spanned!(name.span()=> dyn #name);
+    Ok(quote! {
+        const _: () = {
+            use ::common_mq::__private as __mq;
+            static __MQ_DEFINITION: __mq::BeanDef = __mq::BeanDef {
+                kind: __mq::Kind::Trait,
+                name: #text,
+                key: || __mq::BeanKey::of::<#contract, ()>(),
+                provides: ::core::option::Option::None,
+                needs: &[],
+                build: ::core::option::Option::None,
+                methods: || __mq::NO_METHODS,
+                phase: 0,
+                place: #place,
+            };
+            impl __mq::Component for #contract {
+                fn definition() -> &'static __mq::BeanDef {
+                    &__MQ_DEFINITION
+                }
+            }
         };
     })
 }
@@ -108,16 +186,20 @@ fn needs(fields: &Fields) -> Result<Vec<TokenStream>> {
             continue;
         }
         let name = field.ident.as_ref().map_or_else(|| at.to_string(), Ident::to_string);
-        let (ty, conditions) = (&field.ty, attr::conditions(&field.attrs));
-        needs.push(quote_spanned! {ty.span()=>
-            #(#conditions)*
-            ::common_mq::__private::FieldNeed {
-                field: #name,
-                need: <#ty as ::common_mq::__private::Inject>::NEED,
-            }
-        });
+        let (conditions, need) = (attr::conditions(&field.attrs), need(&name, &field.ty));
+        needs.push(quote!(#(#conditions)* #need));
     }
     Ok(needs)
+}
+
+/// What a field or parameter asks for.
+pub(crate) fn need(name: &str, ty: &Type) -> TokenStream {
+    quote_spanned! {ty.span()=>
+        ::common_mq::__private::Injected {
+            name: #name,
+            need: <#ty as ::common_mq::__private::Inject>::NEED,
+        }
+    }
 }
 
 /// The expression of `#[init]` (the type's default) or `#[init(expression)]`.
@@ -155,10 +237,10 @@ fn build(structure: &ItemStruct) -> Result<TokenStream> {
         Fields::Unit => quote!(#name),
     };
     Ok(quote! {
-        ::core::option::Option::Some(|__mq_scope| {
+        ::core::option::Option::Some(|__mq_scope| ::std::boxed::Box::pin(async move {
             let _ = __mq_scope;
-            ::core::result::Result::Ok(::std::sync::Arc::new(#value))
-        })
+            ::core::result::Result::Ok(__mq::Instance::new(::std::sync::Arc::new(#value)))
+        }))
     })
 }
 
@@ -211,11 +293,7 @@ fn check_block(arguments: &TokenStream, block: &ItemImpl) -> Result<()> {
             "`#[component]` stands on the type's own impl block, not on the impl of a trait",
         ));
     }
-    if !block.generics.params.is_empty() {
-        let text = "a component cannot be generic: there is one instance for each type";
-        return Err(Error::new_spanned(&block.generics, text));
-    }
-    Ok(())
+    check_generics(&block.generics)
 }
 
 /// What the methods of one impl block contribute, as tokens.

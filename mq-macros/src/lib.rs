@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod attr;
+mod bean;
 mod component;
 mod listener;
 mod main_fn;
@@ -40,15 +41,17 @@ use proc_macro::TokenStream;
 /// | `topic` | topic | the payload type's |
 /// | `tags` | `*`, a tag, or `a \|\| b` | the payload type's tag, else `*` |
 /// | `sql` | an SQL92 condition on the message's properties, in place of tags: `"region = 'eu' AND size > 3"` | |
-/// | `concurrency` | messages handled at once | the client's |
+/// | `concurrency` | messages handled at once: `8`, or `"${key:8}"` | the client's |
 /// | `autostart` | `"true"`, `"false"`, or `"${key}"`: whether it starts with the application | `"true"` |
 /// | `id` | name under `mq.listener.<id>` in the configuration | the group |
+/// | `phase` | lower phases start first and drain last | 0 |
 ///
 /// Strings may hold `${key}` and `${key:default}`, resolved from the configuration at start-up.
 ///
 /// Parameters are taken out of the message one by one: at most one payload (a type with
 /// `#[derive(Message)]`, `Json<T>`, `Bytes`, `Text`), and any of `MsgId`, `Key`, `Tag`, `Attempt`,
-/// `BornAt`, `Bean<T>`, `Mq`. A body that does not decode goes to the dead letters at once.
+/// `BornAt`, `Bean<T>`, `Ext<T>`, `Mq`. A body that does not decode goes to the dead letters at
+/// once.
 ///
 /// The function returns nothing, a `Result`, an `Outcome`, or a `Result` of one. An error or a
 /// panic means redelivery after a growing delay, and the dead letters after the last attempt.
@@ -94,13 +97,89 @@ pub fn mq_listener(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// # fn main() {}
 /// ```
 ///
-/// `#[component(provided)]` is for a type that the application cannot build: the program hands an
-/// instance to `App::provide` before the start.
+/// | argument | meaning |
+/// |---|---|
+/// | `provided` | the instance comes from `App::provide`, or from a `#[bean]` that returns the type |
+/// | `provides = dyn Trait` | it is also injected as `Bean<dyn Trait>`; the trait has `#[component]` |
+/// | `qualifier = Marker` | tells several that provide one trait apart: `Ext<dyn Trait, Marker>` |
+/// | `phase = 10` | lower phases are built first and destroyed last; what a component needs comes before it in any case |
 ///
 /// A type has at most one impl block with `#[component]`.
+///
+/// On a trait, it lets the trait be injected:
+///
+/// ```no_run
+/// # use common_mq::prelude::*;
+/// #[component]
+/// pub trait OrderRepo: Send + Sync {
+///     fn is_paid(&self, order: u64) -> bool;
+/// }
+///
+/// #[component(provides = dyn OrderRepo)]
+/// struct SqlOrders {}
+///
+/// impl OrderRepo for SqlOrders {
+///     fn is_paid(&self, order: u64) -> bool { order > 7 }
+/// }
+///
+/// #[component]
+/// struct Dunning {
+///     orders: Bean<dyn OrderRepo>,
+/// }
+/// # fn main() {}
+/// ```
+///
+/// Two that provide one trait refuse the start, unless they are told apart. A test puts its own in
+/// the place of both: `app.provide_ext(Ext::from(Arc::new(stub) as Arc<dyn OrderRepo>))`.
 #[proc_macro_attribute]
 pub fn component(arguments: TokenStream, item: TokenStream) -> TokenStream {
     component::expand(arguments.into(), &item.into()).into()
+}
+
+/// Makes a function the factory of what is injected as [`Ext<T>`](../common_mq/struct.Ext.html): a
+/// value of a type that is not yours, or one that can only be made by waiting.
+///
+/// ```no_run
+/// # use common_mq::prelude::*;
+/// # use std::io;
+/// # mod common { pub struct Pool; impl Pool {
+/// #     pub async fn open(_: &str) -> std::io::Result<Self> { Ok(Pool) }
+/// #     pub async fn close(&self) {}
+/// # } }
+/// # use common::Pool;
+/// #[bean(destroy = Pool::close)] // an async function of `&Pool`, awaited at the stop
+/// async fn pool() -> io::Result<Pool> {
+///     Pool::open("orders").await
+/// }
+///
+/// struct Readonly; // a qualifier is a type
+///
+/// #[bean(qualifier = Readonly)]
+/// async fn replica(mq: Mq, pool: Ext<Pool>) -> io::Result<Pool> {
+///     Pool::open("orders-replica").await
+/// }
+///
+/// #[mq_listener(topic = "orders", group = "billing")]
+/// async fn on_order(order: Text, pool: Ext<Pool>, replica: Ext<Pool, Readonly>) {}
+/// # fn main() {}
+/// ```
+///
+/// The function is async or not, and returns `T`, `Arc<T>` (also `Arc<dyn Trait>`), or a `Result`
+/// of one of them; an error stops the start and names the factory. It is called once, after what
+/// its parameters need (`Bean<T>`, `Ext<T>`, `Cfg<T>`, `Mq`) is there. Whether somebody makes what
+/// is asked for is checked at the start, before anything is made.
+///
+/// | argument | meaning |
+/// |---|---|
+/// | `qualifier = Marker` | the value is injected as `Ext<T, Marker>` |
+/// | `destroy = path` | an async function of `&T` that runs when the application stops, like `pre_destroy` |
+/// | `phase = 10` | as in [`macro@component`] |
+///
+/// The function stays an ordinary function. A test puts its own in the place of what it makes:
+/// `App::provide_ext`, or `App::bean(def!(other))`.
+#[proc_macro_attribute]
+pub fn bean(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    bean::expand(arguments.into(), &item.into()).into()
 }
 
 /// A method of a `#[component]` impl that runs once everything is injected and before any listener
@@ -155,8 +234,9 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
     main_fn::expand(arguments.into(), &item.into()).into()
 }
 
-/// The definition of a listener, for `App::listener`. Takes the path of the module the function is
-/// written in, or of the component: `def!(orders::on_paid)`, `def!(OrderService::on_timeout)`.
+/// The definition of a listener, for `App::listener`, or of a `#[bean]`, for `App::bean`. Takes the
+/// path of the module the function is written in, or of the component: `def!(orders::on_paid)`,
+/// `def!(OrderService::on_timeout)`.
 #[proc_macro]
 pub fn def(path: TokenStream) -> TokenStream {
     main_fn::definition(path.into()).into()

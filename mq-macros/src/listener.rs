@@ -11,7 +11,8 @@ use syn::{Signature, Type};
 
 use crate::attr::{self, Args, Mistakes};
 
-const KNOWN: &[&str] = &["topic", "group", "tags", "sql", "concurrency", "id", "autostart"];
+const KNOWN: &[&str] =
+    &["topic", "group", "tags", "sql", "concurrency", "id", "autostart", "phase"];
 
 /// The arguments of one `#[mq_listener(...)]`, checked as far as literals can be.
 pub(crate) struct Declared {
@@ -20,8 +21,9 @@ pub(crate) struct Declared {
     tags: Option<LitStr>,
     sql: Option<LitStr>,
     id: Option<LitStr>,
-    concurrency: Option<usize>,
+    concurrency: Option<LitStr>,
     autostart: Option<LitStr>,
+    phase: i32,
 }
 
 impl Declared {
@@ -39,6 +41,7 @@ impl Declared {
         let id = text("id", attr::check_group);
         let autostart = text("autostart", |_| Ok(()));
         let concurrency = mistakes.take(args.count("concurrency")).flatten();
+        let phase = mistakes.take(args.number("phase")).unwrap_or_default();
         if let (Some(_), Some(sql)) = (&tags, &sql) {
             let mend = "`tags` and `sql` exclude each other; write `sql = \"TAGS = 'a' AND ...\"`";
             mistakes.add(sql, mend);
@@ -48,7 +51,7 @@ impl Declared {
             let text = "a listener needs its consumer group: `group = \"...\"`";
             syn::Error::new(Span::call_site(), text)
         })?;
-        Ok(Declared { topic, group, tags, sql, id, concurrency, autostart })
+        Ok(Declared { topic, group, tags, sql, id, concurrency, autostart, phase })
     }
 }
 
@@ -95,9 +98,9 @@ fn free_function(arguments: TokenStream, function: &ItemFn) -> Result<TokenStrea
     })
 }
 
-/// The constant that `def!` finds beside a listener.
-pub(crate) fn hidden_name(listener: &Ident) -> Ident {
-    format_ident!("__mq_listener_{}", listener)
+/// The constant that `def!` finds beside a listener or factory.
+pub(crate) fn hidden_name(function: &Ident) -> Ident {
+    format_ident!("__mq_def_{}", function)
 }
 
 /// Rules for every listener, function or method.
@@ -195,7 +198,7 @@ pub(crate) fn place(name: &Ident) -> TokenStream {
 }
 
 fn fields(declared: &Declared, name: &Ident, owner: Option<&Type>) -> TokenStream {
-    let Declared { topic, group, tags, sql, id, concurrency, autostart } = declared;
+    let Declared { topic, group, tags, sql, id, concurrency, autostart, phase } = declared;
     let (topic, tags, id) = (option(topic.as_ref()), option(tags.as_ref()), option(id.as_ref()));
     let sql = option(sql.as_ref());
     let (concurrency, autostart) = (option(concurrency.as_ref()), option(autostart.as_ref()));
@@ -215,10 +218,11 @@ fn fields(declared: &Declared, name: &Ident, owner: Option<&Type>) -> TokenStrea
         concurrency: #concurrency,
         autostart: #autostart,
         owner: #owner_of,
+        phase: #phase,
     }
 }
 
-fn option<T: quote::ToTokens>(value: Option<&T>) -> TokenStream {
+pub(crate) fn option<T: quote::ToTokens>(value: Option<&T>) -> TokenStream {
     match value {
         Some(value) => quote!(::core::option::Option::Some(#value)),
         None => quote!(::core::option::Option::None),

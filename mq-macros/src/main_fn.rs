@@ -80,12 +80,12 @@ fn enter(arguments: TokenStream, item: &TokenStream) -> Result<TokenStream> {
     })
 }
 
-/// `def!(path::to::listener)`: the definition that stands beside the listener.
+/// `def!(path::to::function)`: the definition that stands beside the listener or factory.
 pub(crate) fn definition(item: TokenStream) -> TokenStream {
     let path = match syn::parse2::<ExprPath>(item) {
         Ok(path) => path,
         Err(_) => {
-            let text = "`def!` takes the path of a listener: `def!(orders::on_paid)`";
+            let text = "`def!` takes the path of a listener or `#[bean]`: `def!(orders::on_paid)`";
             return Error::new(Span::call_site(), text).into_compile_error();
         }
     };

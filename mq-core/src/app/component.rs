@@ -1,12 +1,12 @@
-//! Components: one instance of each type, its fields injected by type, its hooks. Here are what the
-//! macros write down about a component, and the order in which components are built. Not here: when
-//! the hooks run (`app/mod.rs`), and no global instance of anything.
+//! What can be injected: components, values of `#[bean]` factories, the sender, sections of the
+//! configuration; and what the macros write down about each. Not here: the order in which beans are
+//! built (`app/graph.rs`), when hooks run (`app/mod.rs`), and no global instance of anything.
 //!
-//! Invariants: components are built after those they need; a component that is missing or needs
-//! itself in a circle is found before anything is built.
+//! Invariant: a bean is known by the type `Ext<T, Q>` alone; `Bean<T>` is a view of `Ext<T>` of
+//! which the compiler knows that somebody declared it.
 
-use std::any::{Any, TypeId};
-use std::collections::{HashMap, HashSet};
+use std::any::{Any, TypeId, type_name};
+use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -21,20 +21,22 @@ use crate::app::mq::Mq;
 use crate::app::registry::Place;
 use crate::error::Error;
 
-/// A type of which the application holds one instance. Implemented by `#[component]`.
+/// A type of which the application holds one instance: a struct with `#[component]`, or `dyn Trait`
+/// of a trait with `#[component]`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a component",
     label = "not a component",
-    note = "put `#[component]` on the struct, or `#[component(provided)]` if the program hands the \
-            instance to `App::provide`"
+    note = "put `#[component]` on the struct or trait, or `#[component(provided)]` on a struct whose \
+            instance comes from `App::provide` or from a `#[bean]`",
+    note = "a value of a foreign type is made by a `#[bean]` factory and taken as `Ext<T>`"
 )]
-pub trait Component: Sized + Send + Sync + 'static {
+pub trait Component: Send + Sync + 'static {
     /// What the application knows about the type.
-    fn definition() -> &'static ComponentDef;
+    fn definition() -> &'static BeanDef;
 }
 
 /// A shared reference to a component.
-pub struct Bean<T>(Arc<T>);
+pub struct Bean<T: ?Sized>(Arc<T>);
 
 impl<T> Bean<T> {
     /// A component made by hand, to call a listener in a unit test.
@@ -43,13 +45,19 @@ impl<T> Bean<T> {
     }
 }
 
-impl<T> Clone for Bean<T> {
+impl<T: ?Sized> From<Arc<T>> for Bean<T> {
+    fn from(component: Arc<T>) -> Self {
+        Self(component)
+    }
+}
+
+impl<T: ?Sized> Clone for Bean<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<T> Deref for Bean<T> {
+impl<T: ?Sized> Deref for Bean<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -57,9 +65,74 @@ impl<T> Deref for Bean<T> {
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Bean<T> {
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Bean<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// A shared reference to what a `#[bean]` factory made: a value of a foreign type, or one of
+/// several of a type, told apart by the marker type `Q`.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use mq_core::app::Ext;
+/// struct Readonly;
+/// let pool = Ext::new("a pool".to_owned());
+/// let replica = Ext::new("another".to_owned()).qualified::<Readonly>();
+/// let shared: Ext<dyn std::fmt::Debug + Send + Sync> = Ext::from(Arc::new(7) as Arc<_>);
+/// assert_eq!((pool.len(), replica.len()), (6, 7));
+/// ```
+pub struct Ext<T: ?Sized, Q = ()> {
+    value: Arc<T>,
+    qualifier: PhantomData<fn() -> Q>,
+}
+
+impl<T> Ext<T> {
+    /// A value made by hand, for `App::provide_ext` and for unit tests.
+    pub fn new(value: T) -> Self {
+        Self::from(Arc::new(value))
+    }
+}
+
+impl<T: ?Sized> Ext<T> {
+    /// The same value under a qualifier.
+    pub fn qualified<Q>(self) -> Ext<T, Q> {
+        Ext { value: self.value, qualifier: PhantomData }
+    }
+}
+
+impl<T: ?Sized, Q> Ext<T, Q> {
+    /// The value without its qualifier, shared.
+    #[must_use]
+    pub fn into_shared(self) -> Arc<T> {
+        self.value
+    }
+}
+
+impl<T: ?Sized> From<Arc<T>> for Ext<T> {
+    fn from(value: Arc<T>) -> Self {
+        Self { value, qualifier: PhantomData }
+    }
+}
+
+impl<T: ?Sized, Q> Clone for Ext<T, Q> {
+    fn clone(&self) -> Self {
+        Self { value: Arc::clone(&self.value), qualifier: PhantomData }
+    }
+}
+
+impl<T: ?Sized, Q> Deref for Ext<T, Q> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: ?Sized + fmt::Debug, Q> fmt::Debug for Ext<T, Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
     }
 }
 
@@ -115,43 +188,112 @@ impl<T: fmt::Debug> fmt::Debug for Cfg<T> {
     }
 }
 
-/// A type that a component's field may have.
+/// A type that a component's field or a factory's parameter may have.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be injected",
     label = "not injectable",
-    note = "a field of a component is `Bean<T>`, `Mq` or `Cfg<T>`; any other field says how it \
-            begins: `#[init]` for its default, or `#[init(expression)]`"
+    note = "a field of a component or a parameter of a `#[bean]` is `Bean<T>`, `Ext<T>`, `Mq` or \
+            `Cfg<T>`",
+    note = "any other field of a component says how it begins: `#[init]` for its default, or \
+            `#[init(expression)]`"
 )]
 pub trait Inject: Sized {
-    /// What must be there before the field can be filled.
+    /// What must be there before the value can be taken.
     const NEED: Need;
 
-    /// The field's value.
+    /// The value.
     ///
     /// # Errors
     /// What start-up found to be there is not.
     fn inject(scope: &Scope) -> Result<Self, Error>;
 }
 
-/// What a field asks of the application.
+/// What a field or parameter asks of the application.
 #[derive(Clone, Copy, Debug)]
 pub enum Need {
     /// Nothing that could be missing.
     Nothing,
-    /// Another component.
-    Component(fn() -> &'static ComponentDef),
+    /// A bean.
+    Bean(BeanNeed),
     /// A section of the configuration; the function says what is wrong with it.
     Section(fn(&Config) -> Result<(), String>),
 }
 
-impl<T: Component> Inject for Bean<T> {
-    const NEED: Need = Need::Component(T::definition);
+/// A bean that something asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct BeanNeed {
+    /// Under which it is known.
+    pub key: Key,
+    /// The component; `None` for a value that only a factory can make.
+    pub component: Option<fn() -> &'static BeanDef>,
+}
+
+/// What a bean is known by: the type `Ext<T, Q>`.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    id: fn() -> TypeId,
+    /// `T` and `Q`, for people.
+    names: fn() -> [&'static str; 2],
+}
+
+impl Key {
+    /// That of `Ext<T, Q>`.
+    #[must_use]
+    pub const fn of<T: ?Sized + 'static, Q: 'static>() -> Self {
+        Self { id: TypeId::of::<Ext<T, Q>>, names: || [type_name::<T>(), type_name::<Q>()] }
+    }
+
+    pub(crate) fn id(&self) -> TypeId {
+        (self.id)()
+    }
+
+    /// The type, without its qualifier and without the paths of modules.
+    pub(crate) fn type_name(&self) -> String {
+        let [of, _] = (self.names)();
+        without_paths(of)
+    }
+}
+
+/// As it is injected: `Ext<Pool>`, `Ext<Pool, Readonly>`.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [of, qualifier] = (self.names)().map(without_paths);
+        match qualifier.as_str() {
+            "()" => write!(f, "Ext<{of}>"),
+            _ => write!(f, "Ext<{of}, {qualifier}>"),
+        }
+    }
+}
+
+/// `sqlx::pool::Pool<sqlx::Postgres>` as `Pool<Postgres>`.
+fn without_paths(name: &str) -> String {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let shorten = |part: &str| match part.strip_suffix("::") {
+        Some(path) => path.trim_end_matches(is_word).to_owned(),
+        None => part.to_owned(),
+    };
+    name.split_inclusive("::").map(shorten).collect()
+}
+
+impl<T: Component + ?Sized> Inject for Bean<T> {
+    const NEED: Need =
+        Need::Bean(BeanNeed { key: Key::of::<T, ()>(), component: Some(T::definition) });
 
     fn inject(scope: &Scope) -> Result<Self, Error> {
-        scope.bean().ok_or_else(|| {
-            Error::Config(format!("component `{}` was not built", T::definition().name))
-        })
+        scope.bean().ok_or_else(|| not_built(T::definition().name))
     }
+}
+
+impl<T: Send + Sync + ?Sized + 'static, Q: 'static> Inject for Ext<T, Q> {
+    const NEED: Need = Need::Bean(BeanNeed { key: Key::of::<T, Q>(), component: None });
+
+    fn inject(scope: &Scope) -> Result<Self, Error> {
+        scope.ext().ok_or_else(|| not_built(&Key::of::<T, Q>().to_string()))
+    }
+}
+
+fn not_built(name: &str) -> Error {
+    Error::Config(format!("`{name}` was not built"))
 }
 
 impl Inject for Mq {
@@ -170,34 +312,72 @@ impl<T: ConfigSection> Inject for Cfg<T> {
     }
 }
 
-/// Any component's instance.
-pub type Instance = Arc<dyn Any + Send + Sync>;
+/// Any bean's instance: an `Arc<T>` whose type is not known.
+#[derive(Clone, Debug)]
+pub struct Instance(Arc<dyn Any + Send + Sync>);
 
-/// Builds a component out of what is in the scope.
-pub type Build = fn(&Scope) -> Result<Instance, Error>;
+impl Instance {
+    /// Forgets the type.
+    pub fn new<T: Send + Sync + ?Sized + 'static>(value: Arc<T>) -> Self {
+        Self(Arc::new(value))
+    }
 
-/// What `#[component]` on a struct writes down.
+    fn get<T: ?Sized + 'static>(&self) -> Option<Arc<T>> {
+        self.0.downcast_ref::<Arc<T>>().cloned()
+    }
+}
+
+/// Makes a bean out of what is in the scope.
+pub type Build = for<'a> fn(&'a Scope) -> BoxFuture<'a, Result<Instance, Error>>;
+
+/// What `#[component]` on a struct or trait, or `#[bean]` on a function, writes down.
 #[derive(Debug)]
-pub struct ComponentDef {
-    /// The type's name, for people.
+pub struct BeanDef {
+    /// What it is.
+    pub kind: Kind,
+    /// The type's name, or the factory's, for people.
     pub name: &'static str,
-    /// The type.
-    pub type_id: fn() -> TypeId,
-    /// What its fields need.
-    pub needs: &'static [FieldNeed],
-    /// Builds it; `None` if the program provides the instance.
+    /// What it makes.
+    pub key: fn() -> Key,
+    /// What else its instance is injected as.
+    pub provides: Option<Provided>,
+    /// What its fields or parameters need.
+    pub needs: &'static [Injected],
+    /// Makes it; `None` if the instance comes from elsewhere.
     pub build: Option<Build>,
-    /// What its `#[component]` impl block adds.
+    /// Its listeners and hooks.
     pub methods: fn() -> &'static Methods,
+    /// Lower phases come first.
+    pub phase: i32,
     /// Where it is written.
     pub place: Place,
 }
 
-/// One injected field.
+/// What a [`BeanDef`] was written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A struct with `#[component]`.
+    Component,
+    /// A trait with `#[component]`: some bean has to provide it.
+    Trait,
+    /// A function with `#[bean]`.
+    Factory,
+}
+
+/// Another type as which an instance is injected: `provides = dyn Trait`.
 #[derive(Debug)]
-pub struct FieldNeed {
-    /// The field's name.
-    pub field: &'static str,
+pub struct Provided {
+    /// The type.
+    pub key: Key,
+    /// Takes the instance out of the scope as that type.
+    pub instance: fn(&Scope) -> Option<Instance>,
+}
+
+/// One injected field or parameter.
+#[derive(Debug)]
+pub struct Injected {
+    /// Its name.
+    pub name: &'static str,
     /// What it needs.
     pub need: Need,
 }
@@ -212,6 +392,9 @@ pub struct Methods {
     /// Its hooks after listeners have drained.
     pub pre_destroy: &'static [Hook],
 }
+
+/// Neither listeners nor hooks.
+pub const NO_METHODS: &Methods = &Methods { listeners: &[], post_construct: &[], pre_destroy: &[] };
 
 /// One hook of a component.
 #[derive(Debug)]
@@ -235,8 +418,7 @@ pub struct Probe<T>(PhantomData<T>);
 /// The answer of [`Probe`] for a type without a `#[component]` impl block.
 pub trait Plain {
     /// No methods.
-    const METHODS: &'static Methods =
-        &Methods { listeners: &[], post_construct: &[], pre_destroy: &[] };
+    const METHODS: &'static Methods = NO_METHODS;
 }
 
 impl<T> Plain for Probe<T> {}
@@ -272,10 +454,13 @@ impl<E: fmt::Display> IntoHookResult for Result<(), E> {
     }
 }
 
-/// What extractors and fields are taken from: the built components, the sender, the configuration.
+/// What extractors, fields and factories take from: the beans made so far, the sender, the
+/// configuration.
 #[derive(Debug)]
 pub struct Scope {
     instances: HashMap<TypeId, Instance>,
+    /// In the order they came.
+    order: Vec<TypeId>,
     /// Sends messages.
     pub mq: Mq,
     /// The application's configuration.
@@ -283,25 +468,50 @@ pub struct Scope {
 }
 
 impl Scope {
-    pub(crate) fn new(instances: HashMap<TypeId, Instance>, mq: Mq, config: Config) -> Self {
-        Self { instances, mq, config }
+    pub(crate) fn new(given: HashMap<TypeId, Instance>, mq: Mq, config: Config) -> Self {
+        let order = given.keys().copied().collect();
+        Self { instances: given, order, mq, config }
     }
 
     /// The component of a type, if the application has it.
     #[must_use]
-    pub fn bean<T: Component>(&self) -> Option<Bean<T>> {
-        let instance = self.instances.get(&TypeId::of::<T>())?;
-        Arc::clone(instance).downcast().ok().map(Bean)
+    pub fn bean<T: Component + ?Sized>(&self) -> Option<Bean<T>> {
+        self.ext::<T, ()>().map(|Ext { value, .. }| Bean(value))
     }
 
-    /// Builds a component whose needs are built.
-    pub(crate) fn build(&mut self, component: &ComponentDef) -> Result<(), Error> {
-        let type_id = (component.type_id)();
-        if let (Some(build), false) = (component.build, self.instances.contains_key(&type_id)) {
-            let instance = build(self)?;
-            self.instances.insert(type_id, instance);
+    /// The bean of a type under a qualifier, if the application has it.
+    #[must_use]
+    pub fn ext<T: ?Sized + 'static, Q: 'static>(&self) -> Option<Ext<T, Q>> {
+        let value = self.instances.get(&TypeId::of::<Ext<T, Q>>())?.get()?;
+        Some(Ext { value, qualifier: PhantomData })
+    }
+
+    /// Makes a bean whose needs are met, unless it is there.
+    pub(crate) async fn build(&mut self, bean: &BeanDef) -> Result<(), Error> {
+        let id = (bean.key)().id();
+        if let (Some(build), false) = (bean.build, self.instances.contains_key(&id)) {
+            let instance = build(self).await?;
+            self.insert(id, instance);
+        }
+        let Some(Provided { key, instance }) = &bean.provides else { return Ok(()) };
+        if let (Some(instance), false) = (instance(self), self.instances.contains_key(&key.id())) {
+            self.insert(key.id(), instance);
         }
         Ok(())
+    }
+
+    fn insert(&mut self, id: TypeId, instance: Instance) {
+        self.instances.insert(id, instance);
+        self.order.push(id);
+    }
+}
+
+/// What came last goes first.
+impl Drop for Scope {
+    fn drop(&mut self) {
+        while let Some(id) = self.order.pop() {
+            self.instances.remove(&id);
+        }
     }
 }
 
@@ -314,177 +524,20 @@ pub fn owner<T: Component>(scope: &Scope) -> Bean<T> {
     scope.bean().expect("a component's methods are called after it is built")
 }
 
-/// A component that something needs: who needs it, for the findings.
-pub(crate) struct Wanted {
-    pub(crate) by: Option<String>,
-    pub(crate) component: &'static ComponentDef,
-}
-
-/// The components in the order to build them in: the wanted ones and all that they need.
-pub(crate) fn plan(
-    wanted: Vec<Wanted>,
-    provided: &HashSet<TypeId>,
-    findings: &mut Vec<String>,
-) -> Vec<&'static ComponentDef> {
-    let mut walk =
-        Walk { provided, findings, trail: Vec::new(), seen: HashSet::new(), order: vec![] };
-    for Wanted { by, component } in wanted {
-        walk.visit(component, by.as_deref());
-    }
-    walk.order
-}
-
-/// Complaints about sections of the configuration that the components' fields read.
-pub(crate) fn check_sections(
-    components: &[&'static ComponentDef],
-    config: &Config,
-    findings: &mut Vec<String>,
-) {
-    for component in components {
-        for FieldNeed { field, need } in component.needs {
-            let Need::Section(check) = need else { continue };
-            if let Err(error) = check(config) {
-                let ComponentDef { name, place, .. } = component;
-                findings.push(format!("{error}\n  {place}  {name}.{field} reads it"));
-            }
-        }
-    }
-}
-
-/// A depth-first walk; `trail` is the path from the root to where it stands.
-struct Walk<'a> {
-    provided: &'a HashSet<TypeId>,
-    findings: &'a mut Vec<String>,
-    trail: Vec<&'static ComponentDef>,
-    seen: HashSet<TypeId>,
-    order: Vec<&'static ComponentDef>,
-}
-
-impl Walk<'_> {
-    fn visit(&mut self, component: &'static ComponentDef, by: Option<&str>) {
-        let type_id = (component.type_id)();
-        if let Some(at) = self.trail.iter().position(|open| (open.type_id)() == type_id) {
-            return self.circle(at, component);
-        }
-        if !self.seen.insert(type_id) {
-            return;
-        }
-        self.trail.push(component);
-        if self.provided.contains(&type_id) {
-            // What it was made from is the program's business.
-        } else if component.build.is_none() {
-            self.missing(component, by);
-        } else {
-            for FieldNeed { need, .. } in component.needs {
-                if let Need::Component(definition) = need {
-                    self.visit(definition(), by);
-                }
-            }
-        }
-        self.trail.pop();
-        self.order.push(component);
-    }
-
-    fn circle(&mut self, from: usize, again: &'static ComponentDef) {
-        let circle = self.trail.iter().skip(from).copied().chain([again]);
-        let path = arrows(circle.map(describe));
-        self.findings.push(format!(
-            "components need each other in a circle\n{path}\n  let one of them do without the other, \
-             or move what both need into a third"
-        ));
-    }
-
-    fn missing(&mut self, component: &ComponentDef, by: Option<&str>) {
-        let path = self.trail.iter().copied().map(describe);
-        let path = arrows(by.map(str::to_owned).into_iter().chain(path));
-        let name = component.name;
-        self.findings.push(format!(
-            "component `{name}` is missing: it is `#[component(provided)]`, and nobody provided it\n\
-             {path}\n  call `app.provide(..)` with a `{name}` before the start"
-        ));
-    }
-}
-
-fn describe(component: &ComponentDef) -> String {
-    format!("{}  {}", component.place, component.name)
-}
-
-/// One step a line: `a` / `-> b` / `-> c`.
-fn arrows(steps: impl Iterator<Item = String>) -> String {
-    let line = |(at, step): (usize, String)| match at {
-        0 => format!("  {step}"),
-        _ => format!("  -> {step}"),
-    };
-    steps.enumerate().map(line).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    macro_rules! components {
-        ($($name:ident, $type:ident, $line:literal, $build:expr, [$($field:literal: $needs:ident),*];)*) => {$(
-            struct $type;
-
-            static $name: ComponentDef = ComponentDef {
-                name: stringify!($type),
-                type_id: TypeId::of::<$type>,
-                needs: &[$(FieldNeed { field: $field, need: Need::Component(|| &$needs) }),*],
-                build: $build,
-                methods: || Probe::<$type>::METHODS,
-                place: Place { module: "shop", file: "src/lib.rs", line: $line },
-            };
-        )*};
-    }
-
-    const BUILT: Option<Build> = Some(|_| Ok(Arc::new(())));
-
-    components! {
-        SHOP, Shop, 1, BUILT, ["stock": STOCK, "till": TILL];
-        STOCK, Stock, 2, BUILT, ["db": DB];
-        TILL, Till, 3, BUILT, ["stock": STOCK];
-        DB, Db, 4, None, [];
-        HEN, Hen, 5, BUILT, ["egg": EGG];
-        EGG, Egg, 6, BUILT, ["hen": HEN];
-    }
-
-    fn planned(
-        root: &'static ComponentDef,
-        provided: &[TypeId],
-    ) -> (Vec<&'static str>, Vec<String>) {
-        let mut findings = Vec::new();
-        let wanted =
-            vec![Wanted { by: Some("src/main.rs:9  on_sale".to_owned()), component: root }];
-        let order = plan(wanted, &provided.iter().copied().collect(), &mut findings);
-        (order.iter().map(|component| component.name).collect(), findings)
-    }
-
     #[test]
-    fn components_come_after_what_they_need() {
-        let (order, findings) = planned(&SHOP, &[TypeId::of::<Db>()]);
-        assert_eq!((order, findings), (vec!["Db", "Stock", "Till", "Shop"], vec![]));
-    }
-
-    #[test]
-    fn a_missing_component_is_told_with_the_way_to_it() {
-        let (_, findings) = planned(&SHOP, &[]);
-        assert_eq!(findings.len(), 1, "{findings:?}");
-        let way = "\n  src/main.rs:9  on_sale\n  -> src/lib.rs:1  Shop\n  -> src/lib.rs:2  Stock\n  \
-                   -> src/lib.rs:4  Db\n";
-        assert!(findings[0].contains(way), "{}", findings[0]);
-    }
-
-    #[test]
-    fn a_circle_is_told_once_and_in_full() {
-        let (_, findings) = planned(&HEN, &[]);
-        assert_eq!(findings.len(), 1, "{findings:?}");
-        let circle = "\n  src/lib.rs:5  Hen\n  -> src/lib.rs:6  Egg\n  -> src/lib.rs:5  Hen\n";
-        assert!(findings[0].contains(circle), "{}", findings[0]);
-    }
-
-    #[test]
-    fn what_a_provided_component_was_made_from_is_not_looked_for() {
-        let (order, findings) = planned(&STOCK, &[TypeId::of::<Stock>()]);
-        assert_eq!((order, findings), (vec!["Stock"], vec![]));
+    fn names_of_types_are_shown_without_paths() {
+        let names = [
+            ("alloc::string::String", "String"),
+            ("a::Pool<b::c::Pg, [u8; 4]>", "Pool<Pg, [u8; 4]>"),
+            ("dyn shop::OrderRepo", "dyn OrderRepo"),
+            ("()", "()"),
+        ];
+        for (name, short) in names {
+            assert_eq!(without_paths(name), short);
+        }
     }
 }

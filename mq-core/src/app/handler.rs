@@ -12,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
-use crate::app::component::{Bean, Component, ComponentDef, Scope};
+use crate::app::component::{Bean, BeanNeed, Component, Ext, Key, Scope};
 use crate::app::listener::ListenerDef;
 use crate::app::mq::Mq;
 use crate::client::{Handler, Outcome};
@@ -23,8 +23,8 @@ use crate::message::Delivery;
     message = "`{Self}` cannot be a parameter of a listener",
     label = "not a parameter of a listener",
     note = "a payload type needs `#[derive(Message)]`, or is taken as `Json<T>`, `Bytes` or `Text`",
-    note = "otherwise a listener takes `Bean<T>` of a `#[component]`, `Mq`, `MsgId`, `Key`, `Tag`, \
-            `Attempt` or `BornAt`"
+    note = "otherwise a listener takes `Bean<T>` of a `#[component]`, `Ext<T>` of a `#[bean]`, `Mq`, \
+            `MsgId`, `Key`, `Tag`, `Attempt` or `BornAt`"
 )]
 pub trait FromDelivery: Sized {
     /// What the parameter is to the listener.
@@ -47,8 +47,8 @@ pub enum Part {
         /// The tag, if the type has one.
         tag: Option<&'static str>,
     },
-    /// A component that must be part of the application.
-    Component(fn() -> &'static ComponentDef),
+    /// A bean that must be part of the application.
+    Bean(BeanNeed),
     /// Something else about the message or the application.
     Other,
 }
@@ -120,11 +120,20 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
     true
 }
 
-impl<T: Component> FromDelivery for Bean<T> {
-    const PART: Part = Part::Component(T::definition);
+impl<T: Component + ?Sized> FromDelivery for Bean<T> {
+    const PART: Part =
+        Part::Bean(BeanNeed { key: Key::of::<T, ()>(), component: Some(T::definition) });
 
     fn from_delivery(_delivery: &Delivery, scope: &Scope) -> Result<Self, Undecodable> {
         Ok(scope.bean().expect("start-up refuses a listener whose component is missing"))
+    }
+}
+
+impl<T: Send + Sync + ?Sized + 'static, Q: 'static> FromDelivery for Ext<T, Q> {
+    const PART: Part = Part::Bean(BeanNeed { key: Key::of::<T, Q>(), component: None });
+
+    fn from_delivery(_delivery: &Delivery, scope: &Scope) -> Result<Self, Undecodable> {
+        Ok(scope.ext().expect("start-up refuses a listener whose bean is missing"))
     }
 }
 

@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::app::component::{ComponentDef, Scope, Wanted};
+use crate::app::component::{BeanDef, BeanNeed, Scope};
 use crate::app::config::{Config, Settings};
+use crate::app::graph::Wanted;
 use crate::app::handler::{Handling, Part, payload_topic};
 use crate::app::registry::Place;
 use crate::client::{ConsumerOptions, ExpressionType, Subscription};
@@ -32,11 +33,13 @@ pub struct ListenerDef {
     /// The name in the configuration; `None` means the group.
     pub id: Option<&'static str>,
     /// Messages handled at once; `None` means the client's default.
-    pub concurrency: Option<usize>,
+    pub concurrency: Option<&'static str>,
     /// Whether it starts with the application; `None` means `true`.
     pub autostart: Option<&'static str>,
     /// The component whose method it is.
-    pub owner: Option<fn() -> &'static ComponentDef>,
+    pub owner: Option<fn() -> &'static BeanDef>,
+    /// Lower phases start first and drain last.
+    pub phase: i32,
     /// Its parameters.
     pub parts: &'static [Part],
     /// Takes the parameters out of a delivery and calls the function.
@@ -57,17 +60,15 @@ pub(crate) struct Listener {
 }
 
 impl ListenerDef {
-    /// The components it cannot do without.
+    /// The beans it cannot do without.
     pub(crate) fn wanted(&self) -> impl Iterator<Item = Wanted> {
+        let owner = self.owner.map(|of| BeanNeed { key: (of().key)(), component: Some(of) });
         let parts = self.parts.iter().filter_map(|part| match part {
-            Part::Component(definition) => Some(*definition),
+            Part::Bean(need) => Some(*need),
             Part::Body { .. } | Part::Other => None,
         });
         let by = format!("{}  {}", self.place, self.name);
-        self.owner
-            .into_iter()
-            .chain(parts)
-            .map(move |definition| Wanted { by: Some(by.clone()), component: definition() })
+        owner.into_iter().chain(parts).map(move |need| Wanted { by: by.clone(), need })
     }
 
     /// Resolves the strings; what is wrong is added to `findings`.
@@ -93,6 +94,7 @@ impl ListenerDef {
         };
         let id = self.id.map_or_else(|| group.clone(), |id| text("id", id, |_| Ok(())));
         let autostart = text("autostart", self.autostart.unwrap_or("true"), check_autostart);
+        let concurrency = self.concurrency.map(|count| text("concurrency", count, check_count));
         Some(Listener {
             definition: self,
             id: id?,
@@ -101,7 +103,7 @@ impl ListenerDef {
                 None => Subscription::new(topic?, expression?),
             },
             group: group?,
-            concurrency: self.concurrency,
+            concurrency: concurrency.map_or(Some(None), |count| Some(count?.parse().ok()))?,
             autostart: autostart? == "true",
         })
     }
@@ -114,7 +116,7 @@ impl ListenerDef {
     fn payload_tag(&self) -> Option<&'static str> {
         self.parts.iter().find_map(|part| match part {
             Part::Body { tag, .. } => *tag,
-            Part::Component(_) | Part::Other => None,
+            Part::Bean(_) | Part::Other => None,
         })
     }
 }
@@ -132,6 +134,13 @@ fn check_autostart(text: &str) -> Result<(), String> {
     match text {
         "true" | "false" => Ok(()),
         _ => Err(format!("`{text}` is neither `true` nor `false`")),
+    }
+}
+
+fn check_count(text: &str) -> Result<(), String> {
+    match text.parse::<usize>() {
+        Ok(1..) => Ok(()),
+        _ => Err(format!("`{text}` is no whole number of at least 1")),
     }
 }
 
@@ -262,9 +271,10 @@ mod tests {
             tags: None,
             sql: None,
             id: None,
-            concurrency: Some(4),
+            concurrency: Some("${shop.lanes:4}"),
             autostart: Some("${shop.billing:true}"),
             owner: None,
+            phase: 0,
             parts: &[Part::Body { topic: Some("orders"), tag: Some("paid") }],
             call: |_, _| Box::pin(async { Ok(Outcome::Ack) }),
             place: Place { module: "shop", file: "src/lib.rs", line },
@@ -277,6 +287,7 @@ mod tests {
         topic: Some("${x}"),
         group: "a b",
         autostart: Some("yes"),
+        concurrency: Some("${y:none}"),
         tags: Some("a|b"),
         ..definition("bad", 60)
     };
@@ -319,7 +330,7 @@ mod tests {
         let config = Config::load(&Layers::none()).expect("nothing to read");
         let mut findings = Vec::new();
         assert!(ILLEGAL.resolve(&config, &mut findings).is_none());
-        assert_eq!(findings.len(), 4, "{findings:?}");
+        assert_eq!(findings.len(), 5, "{findings:?}");
         assert!(findings.iter().all(|finding| finding.ends_with("src/lib.rs:60  bad")));
     }
 

@@ -7,7 +7,8 @@
 //!
 //! - `registry.rs`: definitions that macros leave in the program
 //! - `config.rs`: configuration
-//! - `component.rs`: components and their order
+//! - `component.rs`, `factory.rs`: what can be injected
+//! - `graph.rs`: the order in which it is made
 //! - `listener.rs`: listeners and the checks among them
 //! - `handler.rs`, `payload.rs`: from a delivery to the user's function and back
 //! - `middleware.rs`: layers around every call
@@ -16,6 +17,8 @@
 mod component;
 mod config;
 mod entry;
+mod factory;
+mod graph;
 mod handler;
 mod listener;
 mod middleware;
@@ -24,7 +27,7 @@ mod payload;
 mod registry;
 
 use std::any::TypeId;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -40,11 +43,13 @@ use crate::embedded::{EmbeddedBroker, EmbeddedOptions, StartEmbedded};
 use crate::error::Error;
 
 pub use self::component::{
-    Bean, Build, Cfg, Component, ComponentDef, ComponentMethods, ConfigSection, FieldNeed, Hook,
-    Inject, Instance, IntoHookResult, Methods, Need, Plain, Probe, Scope, owner,
+    Bean, BeanDef, BeanNeed, Build, Cfg, Component, ComponentMethods, ConfigSection, Ext, Hook,
+    Inject, Injected, Instance, IntoHookResult, Key as BeanKey, Kind, Methods, NO_METHODS, Need,
+    Plain, Probe, Provided, Scope, owner,
 };
 pub use self::config::Config;
 pub use self::entry::enter;
+pub use self::factory::{Infallible, Made, Owned, Returned, Target, returned};
 pub use self::handler::{
     FromDelivery, Handling, IntoOutcome, Part, Undecodable, agrees, bodies, names_topic,
 };
@@ -54,8 +59,8 @@ pub use self::mq::{Draft, Mq};
 pub use self::payload::{Attempt, BornAt, Json, Key, Message, MsgId, Tag, Text};
 pub use self::registry::{BrokerDef, COMMON_MQ_V1_DEFINITIONS, CrateDef, Definition, Place};
 
-use self::component::Wanted;
 use self::config::{Layers, Settings};
+use self::graph::{Sources, Wanted};
 use self::handler::Erased;
 use self::listener::Listener;
 
@@ -69,7 +74,7 @@ use self::listener::Listener;
 pub struct App {
     registered: bool,
     listeners: Vec<&'static ListenerDef>,
-    components: Vec<&'static ComponentDef>,
+    beans: Vec<&'static BeanDef>,
     provided: HashMap<TypeId, Instance>,
     sets: Vec<(String, String)>,
     scanned: &'static [&'static CrateDef],
@@ -96,7 +101,7 @@ impl App {
         Self {
             registered: false,
             listeners: Vec::new(),
-            components: Vec::new(),
+            beans: Vec::new(),
             provided: HashMap::new(),
             sets: Vec::new(),
             scanned: &[],
@@ -122,7 +127,7 @@ impl App {
     /// Adds a component with its listeners and hooks.
     pub fn component<T: Component>(mut self) -> Self {
         let definition = T::definition();
-        self.components.push(definition);
+        self.beans.push(definition);
         self.listeners.extend((definition.methods)().listeners);
         self
     }
@@ -130,8 +135,41 @@ impl App {
     /// Adds a component by its instance, which is then not built: one made by the program, or a
     /// stand-in for a test. Its hooks run; its listeners are those that are registered or named.
     pub fn provide<T: Component>(mut self, component: T) -> Self {
-        self.components.push(T::definition());
-        self.provided.insert(TypeId::of::<T>(), Arc::new(component));
+        self.beans.push(T::definition());
+        self.provided.insert(BeanKey::of::<T, ()>().id(), Instance::new(Arc::new(component)));
+        self
+    }
+
+    /// Adds a `#[bean]` factory; over a registered one of the same type it has precedence.
+    ///
+    /// ```no_run
+    /// # use mq_core::app::{App, BeanDef};
+    /// # fn f(stub_rates: &'static BeanDef) {
+    /// let app = App::bare().bean(stub_rates); // def!(stub_rates), where the function is
+    /// # }
+    /// ```
+    pub fn bean(mut self, factory: &'static BeanDef) -> Self {
+        self.beans.push(factory);
+        self
+    }
+
+    /// Adds what a factory would make by its instance: one made by the program, or a stand-in for a
+    /// test. A registered factory of the same type is then not called.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mq_core::app::{App, Ext};
+    /// # struct Readonly;
+    /// let app = App::bare()
+    ///     .provide_ext(Ext::new("a pool".to_owned()))
+    ///     .provide_ext(Ext::new("a replica".to_owned()).qualified::<Readonly>())
+    ///     .provide_ext(Ext::from(Arc::new(7) as Arc<dyn ToString + Send + Sync>));
+    /// ```
+    pub fn provide_ext<T, Q: 'static>(mut self, bean: Ext<T, Q>) -> Self
+    where
+        T: Send + Sync + ?Sized + 'static,
+    {
+        self.provided.insert(BeanKey::of::<T, Q>().id(), Instance::new(bean.into_shared()));
         self
     }
 
@@ -194,8 +232,7 @@ impl App {
             }
         };
         let mq = Mq::new(client.producer(&entry::producer_group()));
-        let mut scope = Scope::new(plan.provided, mq, plan.config);
-        let built = plan.components.iter().try_for_each(|component| scope.build(component));
+        let scope = Scope::new(plan.provided, mq, plan.config);
         let mut running = Running {
             drain: plan.settings.drain,
             table: Table::new(&plan.listeners),
@@ -206,8 +243,7 @@ impl App {
             broker,
         };
         let up = async {
-            built?;
-            running.construct(&plan.components).await?;
+            running.construct(&plan.beans).await?;
             running.listen(plan.listeners, &plan.layers).await
         };
         match up.await {
@@ -233,51 +269,60 @@ impl App {
         let known = listener_ids(&registered, &self.listeners, &config);
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         findings.extend(config.unknown_keys(&known));
-        let selected = self.select(&registered);
-        let (definitions, components) = selected;
+        let definitions = self.select_listeners(&registered);
         let resolve =
             |definition: &&'static ListenerDef| definition.resolve(&config, &mut findings);
         let mut listeners: Vec<Listener> = definitions.iter().filter_map(resolve).collect();
         listeners.iter_mut().for_each(|listener| listener.configure(&settings));
         listener::check(&listeners, &mut findings);
-        let wanted = definitions.iter().flat_map(|listener| listener.wanted());
-        let roots = components.into_iter().map(|component| Wanted { by: None, component });
-        let given: HashSet<TypeId> = self.provided.keys().copied().collect();
-        let components = component::plan(roots.chain(wanted).collect(), &given, &mut findings);
-        component::check_sections(&components, &config, &mut findings);
+        let beans = self.plan_beans(&registered, &definitions, &mut findings);
+        graph::check_sections(&beans, &config, &mut findings);
         match findings.is_empty() {
             true => {
                 let Self { clock, layers, provided, .. } = self;
-                Ok(Plan { config, settings, start, components, listeners, provided, clock, layers })
+                Ok(Plan { config, settings, start, beans, listeners, provided, clock, layers })
             }
             false => Err(refused(&findings)),
         }
     }
 
-    /// The listeners and components of this application, each once, in order.
-    fn select(
+    /// The listeners of this application, each once, in order.
+    fn select_listeners(&self, registered: &[Definition]) -> Vec<&'static ListenerDef> {
+        let mut listeners = self.listeners.clone();
+        listeners.extend(registered.iter().filter_map(|definition| match definition {
+            Definition::Listener(listener) if self.registered => Some(*listener),
+            _ => None,
+        }));
+        listeners.sort_by_key(|listener| (listener.phase, listener.place.order()));
+        listeners.dedup_by(|a, b| std::ptr::eq(*a, *b));
+        listeners
+    }
+
+    /// The beans of this application, in the order to make them in.
+    fn plan_beans(
         &self,
         registered: &[Definition],
-    ) -> (Vec<&'static ListenerDef>, Vec<&'static ComponentDef>) {
-        let (mut listeners, mut components) = (self.listeners.clone(), self.components.clone());
-        for definition in registered.iter().filter(|_| self.registered) {
-            match definition {
-                Definition::Listener(listener) => listeners.push(listener),
-                Definition::Component(component) => components.push(component),
-                Definition::Broker(_) => {}
-            }
-        }
-        listeners.sort_by_key(|listener| listener.place.order());
-        listeners.dedup_by(|a, b| std::ptr::eq(*a, *b));
-        components.sort_by_key(|component| component.place.order());
-        (listeners, components)
+        listeners: &[&'static ListenerDef],
+        findings: &mut Vec<String>,
+    ) -> Vec<&'static BeanDef> {
+        let registered = registered.iter().filter_map(|definition| match definition {
+            Definition::Bean(bean) => Some(*bean),
+            Definition::Listener(_) | Definition::Broker(_) => None,
+        });
+        let registered: Vec<&BeanDef> = registered.collect();
+        let instances = self.provided.keys().copied().collect();
+        let sources = Sources::new(instances, &self.beans, &registered);
+        let mut roots = self.beans.clone();
+        roots.extend(registered.iter().filter(|_| self.registered));
+        let wanted: Vec<Wanted> = listeners.iter().flat_map(|listener| listener.wanted()).collect();
+        graph::plan(&roots, wanted, &sources, findings)
     }
 
     fn check_scanned(&self, registered: &[Definition], findings: &mut Vec<String>) {
         for CrateDef { name } in self.scanned {
             if !registered.iter().any(|definition| definition.place().crate_name() == *name) {
                 findings.push(format!(
-                    "crate `{name}` is scanned but has neither listeners nor components: remove it \
+                    "crate `{name}` is scanned but has neither listeners nor beans: remove it \
                      from `scan(..)`, or declare its modules"
                 ));
             }
@@ -296,7 +341,7 @@ fn broker_of(
     }
     let start = registered.iter().find_map(|definition| match definition {
         Definition::Broker(broker) => Some(broker.start),
-        Definition::Listener(_) | Definition::Component(_) => None,
+        Definition::Listener(_) | Definition::Bean(_) => None,
     });
     if start.is_none() {
         let text = "this program has no broker inside: set `mq.name_servers` to a cluster, or switch \
@@ -314,7 +359,7 @@ fn listener_ids(
 ) -> Vec<String> {
     let of_registry = registered.iter().filter_map(|definition| match definition {
         Definition::Listener(listener) => Some(*listener),
-        Definition::Component(_) | Definition::Broker(_) => None,
+        Definition::Bean(_) | Definition::Broker(_) => None,
     });
     let all = of_registry.chain(explicit.iter().copied());
     all.filter_map(|listener| listener.id(config)).collect()
@@ -333,7 +378,7 @@ struct Plan {
     config: Config,
     settings: Settings,
     start: Option<StartEmbedded>,
-    components: Vec<&'static ComponentDef>,
+    beans: Vec<&'static BeanDef>,
     listeners: Vec<Listener>,
     provided: HashMap<TypeId, Instance>,
     clock: Clock,
@@ -370,9 +415,9 @@ pub struct Running {
     drain: Duration,
     table: Table,
     scope: Arc<Scope>,
-    /// Components whose `post_construct` went well, in order.
-    ready: Vec<&'static ComponentDef>,
-    consumers: Vec<(String, Consumer)>,
+    /// Beans that were made and whose `post_construct` went well, in order.
+    ready: Vec<&'static BeanDef>,
+    consumers: Vec<Listening>,
     client: Client,
     broker: Option<Arc<dyn EmbeddedBroker>>,
 }
@@ -386,8 +431,14 @@ impl Running {
 
     /// The component of a type, if the application has it.
     #[must_use]
-    pub fn bean<T: Component>(&self) -> Option<Bean<T>> {
+    pub fn bean<T: Component + ?Sized>(&self) -> Option<Bean<T>> {
         self.scope.bean()
+    }
+
+    /// What a `#[bean]` factory made, if the application has it.
+    #[must_use]
+    pub fn ext<T: ?Sized + 'static, Q: 'static>(&self) -> Option<Ext<T, Q>> {
+        self.scope.ext()
     }
 
     /// Where the embedded broker listens, if `mq.embedded.listen` says so.
@@ -402,8 +453,8 @@ impl Running {
         &self.table
     }
 
-    /// Stops: listeners drain, `pre_destroy` in reverse, client, broker; one deadline for the drain
-    /// and the hooks, `mq.drain`.
+    /// Stops: listeners drain, the last phase first; `pre_destroy` and `destroy` in reverse;
+    /// client, broker; one deadline for the drain and the hooks, `mq.drain`.
     ///
     /// # Errors
     /// The first hook that failed, or what the broker could not write.
@@ -414,14 +465,16 @@ impl Running {
             let left_ms = deadline_ms.saturating_sub(clock.now_ms());
             Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))
         };
-        let drains = self.consumers.drain(..).map(|(id, consumer)| drain(id, consumer, left()));
-        join_all(drains).await;
+        while let Some(phase) = self.consumers.last().map(|last| last.phase) {
+            let begin = self.consumers.partition_point(|listening| listening.phase < phase);
+            let last = self.consumers.split_off(begin);
+            join_all(last.into_iter().map(|listening| listening.drain(left()))).await;
+        }
         let mut failed = Ok(());
-        for component in self.ready.drain(..).rev() {
-            let hooks = (component.methods)().pre_destroy;
-            let done =
-                tokio::time::timeout(left(), call_hooks(component, hooks, &self.scope)).await;
-            let done = done.unwrap_or_else(|_| Err(late(component, self.drain)));
+        for bean in self.ready.drain(..).rev() {
+            let hooks = (bean.methods)().pre_destroy;
+            let done = tokio::time::timeout(left(), call_hooks(bean, hooks, &self.scope)).await;
+            let done = done.unwrap_or_else(|_| Err(late(bean, self.drain)));
             failed = failed.and(done.inspect_err(|error| tracing::error!("{error}")));
         }
         self.client.shutdown().await;
@@ -429,11 +482,13 @@ impl Running {
         failed.and(stopped)
     }
 
-    /// Runs the hooks of all components, in the order they were built.
-    async fn construct(&mut self, components: &[&'static ComponentDef]) -> Result<(), Error> {
-        for component in components {
-            call_hooks(component, (component.methods)().post_construct, &self.scope).await?;
-            self.ready.push(component);
+    /// Makes the beans in order, and runs the hooks of each before the next is made.
+    async fn construct(&mut self, beans: &[&'static BeanDef]) -> Result<(), Error> {
+        for bean in beans {
+            let scope = Arc::get_mut(&mut self.scope);
+            build(bean, scope.expect("listeners come later, and nothing else keeps it")).await?;
+            call_hooks(bean, (bean.methods)().post_construct, &self.scope).await?;
+            self.ready.push(bean);
         }
         Ok(())
     }
@@ -448,31 +503,51 @@ impl Running {
             let scope = Arc::clone(&self.scope);
             let handler = layers.around(&listener, Erased { listener: listener.definition, scope });
             let consumer = self.client.start_consumer(listener.consumer(), handler).await?;
-            self.consumers.push((listener.id, consumer));
+            let phase = listener.definition.phase;
+            self.consumers.push(Listening { phase, id: listener.id, consumer });
         }
         Ok(())
     }
 }
 
-async fn drain(id: String, consumer: Consumer, deadline: Duration) {
-    let report = consumer.shutdown(deadline).await;
-    tracing::info!(listener = id, ?report, "drained");
+/// A listener's consumer.
+#[derive(Debug)]
+struct Listening {
+    phase: i32,
+    id: String,
+    consumer: Consumer,
 }
 
-async fn call_hooks(component: &ComponentDef, hooks: &[Hook], scope: &Scope) -> Result<(), Error> {
+impl Listening {
+    async fn drain(self, deadline: Duration) {
+        let report = self.consumer.shutdown(deadline).await;
+        tracing::info!(listener = self.id, ?report, "drained");
+    }
+}
+
+async fn build(bean: &BeanDef, scope: &mut Scope) -> Result<(), Error> {
+    let built = AssertUnwindSafe(scope.build(bean)).catch_unwind().await;
+    let built = built.unwrap_or_else(|_| Err(Error::Start("it panicked".to_owned())));
+    built.map_err(|error| {
+        let BeanDef { name, place, .. } = bean;
+        Error::Start(format!("`{name}` could not be made: {error}\n  {place}  {name}"))
+    })
+}
+
+async fn call_hooks(bean: &BeanDef, hooks: &[Hook], scope: &Scope) -> Result<(), Error> {
     for Hook { name, call } in hooks {
         let called = AssertUnwindSafe(call(scope)).catch_unwind().await;
         let called = called.unwrap_or_else(|_| Err("it panicked".to_owned()));
         called.map_err(|error| {
-            let ComponentDef { name: owner, place, .. } = component;
+            let BeanDef { name: owner, place, .. } = bean;
             Error::Start(format!("{owner}::{name} failed: {error}\n  {place}  {owner}"))
         })?;
     }
     Ok(())
 }
 
-fn late(component: &ComponentDef, drain: Duration) -> Error {
-    let name = component.name;
+fn late(bean: &BeanDef, drain: Duration) -> Error {
+    let name = bean.name;
     Error::Start(format!("`pre_destroy` of {name} did not end within {drain:?} (`mq.drain`)"))
 }
 

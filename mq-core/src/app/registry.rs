@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::app::component::ComponentDef;
+use crate::app::component::BeanDef;
 use crate::app::listener::ListenerDef;
 use crate::embedded::StartEmbedded;
 
@@ -44,8 +44,8 @@ impl fmt::Display for Place {
 pub enum Definition {
     /// `#[mq_listener]`.
     Listener(&'static ListenerDef),
-    /// `#[component]` on a struct.
-    Component(&'static ComponentDef),
+    /// `#[component]` on a struct, `#[bean]` on a function.
+    Bean(&'static BeanDef),
     /// The broker that the facade links in.
     Broker(&'static BrokerDef),
 }
@@ -71,7 +71,7 @@ impl Definition {
     fn address(&self) -> usize {
         match self {
             Definition::Listener(listener) => std::ptr::from_ref(*listener).addr(),
-            Definition::Component(component) => std::ptr::from_ref(*component).addr(),
+            Definition::Bean(bean) => std::ptr::from_ref(*bean).addr(),
             Definition::Broker(broker) => std::ptr::from_ref(*broker).addr(),
         }
     }
@@ -79,7 +79,7 @@ impl Definition {
     pub(crate) fn place(&self) -> Place {
         match self {
             Definition::Listener(listener) => listener.place,
-            Definition::Component(component) => component.place,
+            Definition::Bean(bean) => bean.place,
             Definition::Broker(broker) => broker.place,
         }
     }

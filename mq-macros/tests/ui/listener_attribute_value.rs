@@ -1,6 +1,6 @@
 use common_mq::prelude::*;
 
-#[mq_listener(topic = 5, group, concurrency = "8")]
+#[mq_listener(topic = 5, group, concurrency = "many", phase = "late")]
 async fn on_order(body: Bytes) {
     drop(body);
 }
