@@ -95,7 +95,6 @@ async fn a_message_can_name_what_it_takes_back(cluster: Cluster) {
     let [_, goes] = send_two(&producer, &topic, at_ms).await;
     let mut takes_back = Outgoing::new(&topic, "never seen").deliver_at(at_ms);
     takes_back.properties.set(key::TIMER_DEL_UNIQKEY, &format!("{topic}+{}", goes.msg_id));
-    let receipt = producer.send(takes_back).await.unwrap();
-    assert_eq!(receipt.recall_handle, None, "what takes back is not taken back");
+    producer.send(takes_back).await.unwrap();
     assert_eq!(bodies_after(&cluster, &topic).await, ["stays", "zz last"]);
 }
