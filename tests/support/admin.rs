@@ -34,6 +34,14 @@ impl Admin {
         Self(dial(&broker.broker_addrs[&0]).await)
     }
 
+    /// Dials a broker by its address.
+    ///
+    /// # Panics
+    /// When nobody listens there.
+    pub async fn at(address: &str) -> Self {
+        Self(dial(address).await)
+    }
+
     /// Asks, and returns whatever is answered.
     ///
     /// # Panics

@@ -44,6 +44,8 @@ const REBALANCE_INTERVAL: Duration = Duration::from_secs(20);
 const REBALANCE_RETRY: Duration = Duration::from_secs(1);
 /// After a crash a group handles again what it had handled in this time.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Offsets said by brokers that may wait to be followed.
+const RESETS_MAX: usize = 65_536;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// A released queue's running handlers may take this long for their results to be committed by this
 /// member.
@@ -903,7 +905,8 @@ pub(super) fn reset(client: &Client, request: &Command) {
     };
     if let Some(membership) = client.groups().consumers.get(header.group) {
         let mut resets = membership.resets.lock().unwrap_or_else(PoisonError::into_inner);
-        resets.extend(body.offset_table.0);
+        let room = RESETS_MAX.saturating_sub(resets.len());
+        resets.extend(body.offset_table.0.into_iter().take(room));
         drop(resets);
         membership.wake.notify_one();
     }

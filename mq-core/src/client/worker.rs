@@ -302,17 +302,19 @@ async fn pull_on(group: &Arc<Group>, progress: &Arc<Progress>) {
     }
 }
 
-/// Finds the first offset, however long that takes.
+/// Finds the first offset, however long that takes, unless a reset says it meanwhile.
 async fn begin(group: &Group, progress: &Progress) {
-    loop {
+    while progress.window().next() == UNKNOWN {
         let queue = &progress.queue;
         match group.first(queue).await {
             Ok(First { offset, kept }) => {
+                if progress.window().next() != UNKNOWN {
+                    return;
+                }
                 if kept {
                     progress.committed.store(offset, Ordering::Relaxed);
                 }
                 group.ready.give(progress.reposition(offset));
-                return;
             }
             Err(failed) => {
                 tracing::warn!(%failed, %queue, group = group.name(), "no first offset yet");
