@@ -589,3 +589,42 @@ pub(crate) fn resume(broker: &Arc<Broker>, request: &Command) -> Handled {
         None => Err(refused("the transaction is decided, or will be asked about".to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_open_offset_follows_what_is_settled() {
+        let mut settled = Settled::new(70);
+        assert!(settled.contains(69) && !settled.contains(70));
+        for offset in [72, 71, 200, 300, 5] {
+            settled.insert(offset);
+        }
+        assert_eq!((settled.first_open, settled.next_open(71)), (70, 73));
+        settled.insert(70);
+        assert_eq!((settled.first_open, settled.next_open(200)), (73, 201));
+        (73..300).for_each(|offset| settled.insert(offset));
+        assert_eq!((settled.first_open, settled.words.len()), (301, 1));
+    }
+
+    #[test]
+    fn a_million_behind_an_undecided_one_cost_a_bit_each() {
+        let mut settled = Settled::new(0);
+        (1..=1_000_000).for_each(|offset| settled.insert(offset));
+        assert_eq!((settled.first_open, settled.words.len()), (0, 15_626));
+        settled.insert(0);
+        assert_eq!((settled.first_open, settled.words.len()), (1_000_001, 1));
+    }
+
+    #[test]
+    fn op_messages_are_needed_while_they_name_what_lies_behind_an_undecided_one() {
+        let mut ops = Ops::default();
+        (0..3_000).for_each(|op| ops.add(op, op + 10));
+        assert_eq!(ops.first_needed(10), 0);
+        // The second run goes from 1024 to 2047 and names up to 2057.
+        assert_eq!(ops.first_needed(2_057), OPS_PER_RUN);
+        assert_eq!(ops.first_needed(2_058), 2 * OPS_PER_RUN);
+        assert_eq!(ops.first_needed(10_000), 3_000);
+    }
+}

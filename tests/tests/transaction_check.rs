@@ -10,7 +10,12 @@ use async_trait::async_trait;
 use mq_core::client::{Client, TransactionChecker, TransactionProducer, TransactionState};
 use mq_core::message::{Delivery, Outgoing};
 use mq_core::properties::key;
+use mq_core::protocol::code::{RequestCode, ResponseCode};
+use mq_core::protocol::command::Command;
+use mq_core::protocol::header::ResumeCheckHalfMessageRequest;
+use mq_core::remote::{Remote, RemoteOptions};
 use support::{Cluster, Recorder, each_transport, eventually, member, unique};
+use tokio::sync::mpsc;
 
 each_transport!(with moved time:
     an_undecided_message_is_asked_about_until_it_is_known,
@@ -21,6 +26,7 @@ each_transport!(with moved time:
     without_a_producer_nothing_is_given_up,
     a_decision_after_a_check_counts_once,
     a_lost_decision_costs_a_check,
+    what_was_given_up_can_be_resumed,
 );
 
 /// The broker looks for undecided transactions this often.
@@ -152,6 +158,40 @@ async fn after_the_last_check_a_message_is_given_up(cluster: Cluster) {
     half.commit().await.expect("told");
     let reader = Recorder::new();
     let late = client.start_consumer(member(&unique("g"), &topic), reader.clone()).await;
+    assert_eq!(reader.given(1).await.len(), 1);
+    drop((consumer, late));
+    client.shutdown().await;
+}
+
+async fn what_was_given_up_can_be_resumed(cluster: Cluster) {
+    let Some(()) = moved(&cluster) else { return };
+    let Some(address) = cluster.broker.as_ref().and_then(|broker| broker.address()) else { return };
+    let (client, topic, group) = (cluster.client().await, unique("tx"), unique("tx"));
+    let checks = [TransactionState::Unknown; 15].into_iter();
+    let oracle = Oracle::saying(checks.chain([TransactionState::Commit]));
+    let producer = producer(&client, &group, &oracle).await;
+    leave(&producer, &topic, "order").await;
+    for check in 1..=15 {
+        cluster.pass(ROUND).await;
+        oracle.asked_times(check).await;
+    }
+    cluster.pass(ROUND).await;
+    let given_up = Recorder::new();
+    let options = member(&unique("g"), "TRANS_CHECK_MAX_TIME_TOPIC");
+    let consumer = client.start_consumer(options, given_up.clone()).await;
+    let id = given_up.given(1).await.remove(0).offset_msg_id();
+    let (inbound, _requests) = mpsc::channel(1);
+    let admin = Remote::connect(&address.to_string(), &RemoteOptions::default(), inbound).await;
+    let resume = ResumeCheckHalfMessageRequest { topic: None, msg_id: Some(&id) };
+    let resume = Command::with(RequestCode::ResumeCheckHalfMessage, &resume);
+    let admin = admin.expect("a connection");
+    let ask = || admin.call(resume.clone(), Duration::from_secs(10));
+    assert_eq!(ask().await.expect("an answer").response_code(), ResponseCode::Success);
+    // It is among the undecided now: once is enough.
+    assert_eq!(ask().await.expect("an answer").response_code(), ResponseCode::SystemError);
+    let reader = Recorder::new();
+    let late = client.start_consumer(member(&unique("g"), &topic), reader.clone()).await;
+    cluster.pass(ROUND).await;
     assert_eq!(reader.given(1).await.len(), 1);
     drop((consumer, late));
     client.shutdown().await;
