@@ -49,7 +49,8 @@ impl Java {
         std::fs::write(&list, tabs).expect("a scratch file");
         let mut java = self.command(scratch);
         java.env("ROCKETMQ_HOME", scratch).env("NAMESRV_ADDR", name_server);
-        java.arg("MqAdmin").arg(&list);
+        // Some commands leave files where they are run.
+        java.current_dir(scratch).arg("MqAdmin").arg(&list);
         let printed = Program::start(&mut java, scratch.join("MqAdmin.log"));
         let printed = printed.finish(Duration::from_secs(180));
         let parts = printed.split(|line| line.starts_with("#### "));
