@@ -320,7 +320,9 @@ impl<'a> Messages<'a> {
             let body = &request.body;
             return Ok(Self::One(Item { flag: header.flag, body, properties }));
         }
-        let shared = properties::join(shared, &broker.stamp);
+        // Java clients of 5.x give a batch a key of its own, which is none of its messages'.
+        let shared = properties::without(shared, key::UNIQ_KEY);
+        let shared = properties::join(&shared, &broker.stamp);
         let items = batch_items(header.topic, &request.body)?;
         let items = items.into_iter().map(|item| Item {
             flag: item.flag,
