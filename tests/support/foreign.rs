@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// A built program: what to start it with.
 #[derive(Clone, Debug)]
 pub struct Foreign {
-    program: PathBuf,
-    arguments: Vec<String>,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
 }
 
 impl Foreign {
@@ -249,6 +249,25 @@ impl Listener {
         of_who(&self.program.seen)
     }
 
+    /// As [`given`](Self::given), of a listener among several that begins its lines with its name.
+    pub fn given_to(&mut self, name: &str, who: &str, count: usize) -> Vec<Got> {
+        let of_who = |lines: &[String]| all_of(&of_listener(lines, name), who);
+        let what = format!("{count} messages of {who} for {name}");
+        self.program.wait_until(&what, PATIENCE, |lines| of_who(lines).len() >= count);
+        of_who(&self.program.seen)
+    }
+
+    /// Waits until a listener among several has got `count` messages, and returns all of them.
+    ///
+    /// # Panics
+    /// When they do not come.
+    pub fn all_to(&mut self, name: &str, count: usize) -> Vec<Got> {
+        let all = |lines: &[String]| got(&of_listener(lines, name));
+        let what = format!("{count} messages for {name}");
+        self.program.wait_until(&what, PATIENCE, |lines| all(lines).len() >= count);
+        all(&self.program.seen)
+    }
+
     /// Waits until a line begins with `start`, `count` times; returns those lines.
     pub fn lines(&mut self, start: &str, count: usize) -> Vec<String> {
         let begin = |lines: &[String]| {
@@ -259,11 +278,23 @@ impl Listener {
         begin(&self.program.seen)
     }
 
+    /// Waits until `done` holds for all lines so far.
+    pub fn until(&mut self, what: &str, done: impl Fn(&[String]) -> bool) {
+        self.program.wait_until(what, PATIENCE, done);
+    }
+
     /// What has come so far.
     pub fn so_far(&mut self) -> Vec<Got> {
         self.program.read_more();
         got(&self.program.seen)
     }
+}
+
+/// The lines of one listener among several, without its name.
+#[must_use]
+pub fn of_listener(lines: &[String], name: &str) -> Vec<String> {
+    let own = |line: &String| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned);
+    lines.iter().filter_map(own).collect()
 }
 
 fn all_of(lines: &[String], who: &str) -> Vec<Got> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::foreign::build;
+use crate::foreign::{Foreign, build};
 use crate::program::Program;
 
 /// Compiled programs and the client they use.
@@ -73,6 +73,16 @@ impl Java {
             .arg(format!("-Duser.home={}", scratch.display()))
             .args(["-cp", &format!("{folder}/classes:{folder}/dependency/*")]);
         java
+    }
+
+    /// The program of `tests/interop/java49`, for clients from 4.9 on.
+    #[must_use]
+    pub fn interop(&self) -> Foreign {
+        let folder = self.folder.display();
+        let path = format!("{folder}/classes:{folder}/dependency/*");
+        let options = ["-Xmx128m", "-XX:TieredStopAtLevel=1", "-Duser.home=.", "-cp", &path];
+        let arguments = options.into_iter().chain(["Interop"]).map(str::to_owned).collect();
+        Foreign { program: "java".into(), arguments }
     }
 
     /// Starts a program of `tests/interop/java5`, which uses what clients before 5.x do not have.

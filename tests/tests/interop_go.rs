@@ -196,3 +196,46 @@ async fn only_committed_transactions_are_seen_and_the_undecided_are_asked_for() 
     listener.given("fence", 8);
     assert!(!listener.so_far().iter().any(|got| got.content.body.contains("rollback")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_in_sql_choose_messages() {
+    let Some(go) = Foreign::go() else { return };
+    let site = Site::open(&[]);
+    let topic = site.topic("sql").await;
+    let words = [&*unique("sql"), &topic, "number > 15 AND TAGS = 'TagA'", "sql"];
+    let mut listener = site.listen(&go, "listen", &words);
+    site.run(&go, "send", &[&topic, "send", "20"]);
+    let wanted = [Content::of("send", 16), Content::of("send", 18)];
+    assert_eq!(contents(&listener.given("send", 2)), wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_queue_goes_on_in_order() {
+    let Some(go) = Foreign::go() else { return };
+    let site = Site::open(&[]);
+    let topic = site.topic("orderly").await;
+    let mut listener = site.listen(&go, "listen", &[&unique("orderly"), &topic, "*", "orderly"]);
+    site.run(&go, "send", &[&topic, "before", "8"]);
+    site.run(&go, "queue", &[&topic, "suspend", "1"]);
+    site.run(&go, "send", &[&topic, "behind", "8"]);
+    assert_eq!(listener.given("suspend", 2).len(), 2);
+    assert_eq!(contents(&listener.given("before", 8)), Content::all("before", 8));
+    assert_eq!(contents(&listener.given("behind", 8)), Content::all("behind", 8));
+    let all = listener.so_far();
+    for queue_id in 0..4 {
+        let of_queue = all.iter().filter(|got| got.queue_id == queue_id);
+        let offsets: Vec<i64> = of_queue.map(|got| got.queue_offset).collect();
+        assert!(offsets.is_sorted(), "{all:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_answered() {
+    let Some(go) = Foreign::go() else { return };
+    let site = Site::open(&[]);
+    let topic = site.topic("requests").await;
+    let mut listener = site.listen(&go, "reply", &[&unique("requests"), &topic]);
+    let lines = site.run(&go, "request", &[&topic, "request", "3"]);
+    assert_eq!(lines.iter().filter(|line| line.starts_with("ANSWER ")).count(), 3);
+    assert_eq!(contents(&listener.given("request", 3)), Content::all("request", 3));
+}

@@ -129,3 +129,15 @@ async fn a_namespace_is_a_prefix() {
     check_places(&sent(&lines), &arrived);
     assert!(arrived.iter().all(|got| got.topic == format!("space%{topic}")), "{arrived:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_in_sql_choose_messages() {
+    let Some(node) = Foreign::node() else { return };
+    let site = Site::open(&[]);
+    let topic = site.topic("sql").await;
+    let words = [&*unique("sql"), &topic, "number > 15 AND TAGS = 'TagA'", "sql"];
+    let mut listener = site.listen(&node, "listen", &words);
+    site.run(&node, "send", &[&topic, "send", "20"]);
+    let wanted = [Content::of("send", 16), Content::of("send", 18)];
+    assert_eq!(contents(&listener.given("send", 2)), wanted);
+}
