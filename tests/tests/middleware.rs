@@ -1,5 +1,6 @@
 //! Tower layers stand around every call of a listener: they see whose message it is, decide, and
 //! what they fail with brings the message back.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
