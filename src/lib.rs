@@ -173,21 +173,30 @@
 //!
 //! # Tests
 //!
-//! Every test binary sees all that is linked into it, so a test names what it wants:
+//! With the feature `test`, in an application's dev-dependencies, a test names what it wants to run
+//! and gets it on a broker, a store and a clock of its own:
 //!
-//! ```no_run
+//! ```
+//! # #[cfg(feature = "test")] mod shown {
 //! # use common_mq::prelude::*;
 //! # #[mq_listener(topic = "t", group = "g")] async fn on_evt() {}
-//! # async fn f(store: &str) -> common_mq::Result {
-//! let app = App::bare().listener(def!(on_evt)).set("mq.embedded.store", store);
-//! let running = app.start().await?;
-//! running.mq().to("t").text("hello").send().await?;
-//! running.stop().await?;
-//! # Ok(()) }
+//! use common_mq::test::TestMq;
+//! use std::time::Duration;
+//!
+//! #[common_mq::test(listeners = [on_evt])]
+//! async fn a_delayed_message_comes_in_time(test: TestMq) {
+//!     test.mq().to("t").text("hello").delay_level(5).send().await.unwrap(); // a minute
+//!     test.advance(Duration::from_secs(61)).await;
+//!     assert!(test.calls(def!(on_evt))[0].is_acked());
+//! }
+//! # }
 //! ```
 //!
 //! What that needs comes along: components, and the factories of the program. What the test gives
 //! the application stands in their place: [`App::provide`], [`App::provide_ext`], [`App::bean`].
+//!
+//! Without it, an application is started like any other: `App::bare().listener(def!(on_evt))`, with
+//! `mq.embedded.store` set to a directory of the test's.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -204,6 +213,15 @@ pub use mq_core::message::{Delivery, SendReceipt, SendStatus};
 pub use mq_macros::{
     Message, bean, component, def, main, mq_listener, post_construct, pre_destroy,
 };
+
+#[cfg(feature = "test")]
+pub use mq_macros::test;
+
+/// The test kit; see [`macro@test`] and [`test::TestMq`].
+#[cfg(feature = "test")]
+pub mod test {
+    pub use mq_core::app::test::{Handled, TestMq, run};
+}
 
 /// The result of an application, and of anything else that fails with [`Error`].
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;

@@ -11,6 +11,7 @@ mod component;
 mod listener;
 mod main_fn;
 mod message;
+mod test_fn;
 
 use proc_macro::TokenStream;
 
@@ -232,6 +233,40 @@ pub fn derive_message(item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
     main_fn::expand(arguments.into(), &item.into()).into()
+}
+
+/// A test of an application: `async fn name(test: TestMq)`, started with what the test names on a
+/// broker, a store and a clock of its own. Needs the feature `test` of common-mq.
+///
+/// ```
+/// # mod orders {
+/// #     use common_mq::prelude::*;
+/// #     #[mq_listener(topic = "orders", group = "billing")] pub async fn on_order(text: Text) {}
+/// # }
+/// # use std::time::Duration;
+/// use common_mq::def;
+/// use common_mq::test::TestMq;
+///
+/// #[common_mq::test(listeners = [orders::on_order], set = ["mq.drain" = "1s"])]
+/// async fn an_order_is_billed_after_a_quarter_of_an_hour(test: TestMq) {
+///     test.mq().to("orders").text("7").delay_level(14).send().await.unwrap(); // 10 minutes
+///     test.settled().await;
+///     assert!(test.calls(def!(orders::on_order)).is_empty());
+///     test.advance(Duration::from_secs(15 * 60)).await;
+///     assert!(test.calls(def!(orders::on_order))[0].is_acked());
+/// }
+/// # fn main() {}
+/// ```
+///
+/// | argument | meaning |
+/// |---|---|
+/// | `listeners = [a, Type::b]` | listeners to start; the components they need come along |
+/// | `components = [Type]` | components with all their listeners |
+/// | `provide = [value]` | instances of components, as stand-ins |
+/// | `set = ["key" = "value"]` | configuration |
+#[proc_macro_attribute]
+pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    test_fn::expand(arguments.into(), &item.into()).into()
 }
 
 /// The definition of a listener, for `App::listener`, or of a `#[bean]`, for `App::bean`. Takes the

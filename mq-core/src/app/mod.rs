@@ -13,6 +13,7 @@
 //! - `handler.rs`, `payload.rs`: from a delivery to the user's function and back
 //! - `middleware.rs`: layers around every call
 //! - `mq.rs`: sending
+//! - `test.rs`: the test kit (feature `test`)
 
 mod component;
 mod config;
@@ -25,6 +26,8 @@ mod middleware;
 mod mq;
 mod payload;
 mod registry;
+#[cfg(feature = "test")]
+pub mod test;
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -69,7 +72,7 @@ use self::listener::Listener;
 /// [`App::new`] takes every listener and component that is registered in the program; [`App::bare`]
 /// takes none but those it is given. That is the whole rule of selection: a test names what it
 /// wants.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[must_use = "an application does nothing until it is run or started"]
 pub struct App {
     registered: bool,

@@ -25,7 +25,7 @@ use super::ordered::{self, Order};
 use super::rebalance::Dealt;
 use super::window::Load;
 use super::worker::{self, Progress};
-use super::{Client, Producer, offsets, rebalance, refused};
+use super::{Client, Producer, caught_up, offsets, rebalance, refused};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::message::Delivery;
@@ -537,6 +537,15 @@ impl Consumer {
         }
         *consumer.tasks.lock().await = Some(consumer.group.clone().tasks());
         Ok(consumer)
+    }
+
+    /// Whether this member has finished every message that its topics hold by now, retries that are
+    /// due among them. For tests, and while it is the only member of its group.
+    ///
+    /// # Errors
+    /// A broker or name server that does not answer.
+    pub async fn is_caught_up(&self) -> Result<bool, Error> {
+        caught_up::check(&self.group, &self.group.progresses()).await
     }
 
     /// Stops pulling, lets running handlers finish until the deadline, gives the rest back, commits

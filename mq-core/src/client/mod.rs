@@ -25,6 +25,7 @@ use crate::protocol::header::{ConsumerGroupRequest, UnregisterClientRequest};
 use crate::remote::{Inbound, Remote, RemoteOptions};
 
 mod answers;
+mod caught_up;
 mod consumer;
 mod handling;
 mod id;
