@@ -21,7 +21,7 @@ use crate::app::listener::ListenerDef;
 use crate::app::middleware::{Call, Inner};
 use crate::app::mq::Mq;
 use crate::app::payload::Message;
-use crate::app::{App, Running};
+use crate::app::{App, Listening, Running};
 use crate::client::Outcome;
 use crate::clock::{Clock, ManualClock};
 use crate::message::Delivery;
@@ -189,7 +189,7 @@ impl TestMq {
         {
             return Some("the broker has work that is due".to_owned());
         }
-        for (id, consumer) in &running.consumers {
+        for Listening { id, consumer, .. } in &running.consumers {
             match consumer.is_caught_up().await {
                 Ok(true) => {}
                 Ok(false) => return Some(format!("listener `{id}` has messages")),

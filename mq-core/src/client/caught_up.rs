@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::consumer::{Group, Subscription};
+use super::consumer::{ExpressionType, Group, Subscription};
 use super::worker::Progress;
 use super::{Client, offsets, refused};
 use crate::error::Error;
 use crate::names::MessageQueue;
+use crate::protocol::body::SubscriptionData;
 use crate::protocol::code::{RequestCode, ResponseCode};
 use crate::protocol::command::Command;
 use crate::protocol::header::{PullRequest, PullResponse};
@@ -65,6 +66,10 @@ async fn has_more(
     queue: &MessageQueue,
     mut offset: i64,
 ) -> Result<bool, Error> {
+    let kind = match subscription.expression_type {
+        ExpressionType::Tag => SubscriptionData::TAG,
+        ExpressionType::Sql92 => SubscriptionData::SQL92,
+    };
     loop {
         let header = PullRequest {
             consumer_group: group.name(),
@@ -77,7 +82,7 @@ async fn has_more(
             suspend_timeout_millis: 0,
             subscription: Some(&subscription.expression),
             sub_version: 0,
-            expression_type: Some("TAG"),
+            expression_type: Some(kind),
             max_msg_bytes: None,
         };
         let remote = group.client.reader(&queue.broker_name, ANY_ID).await?;
