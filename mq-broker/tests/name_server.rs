@@ -403,5 +403,6 @@ async fn codes_of_others_are_not_supported() {
     assert_eq!(code(&answer), ResponseCode::RequestCodeNotSupported);
     assert_eq!(remark(&answer), " request type 11 not supported");
     let answer = caller.ask(RequestCode::UpdateNamesrvConfig, &()).await;
-    assert_eq!(code(&answer), ResponseCode::NoPermission);
+    assert_eq!(code(&answer), ResponseCode::SystemError);
+    assert_eq!(remark(&answer), "no setting is given: give lines of key=value");
 }
