@@ -18,7 +18,7 @@
 //! - 37 is one-way. One that is lost costs a check, nothing else.
 //!
 //! Memory: a bit for each half message from the oldest undecided one on, and 24 bytes or so for
-//! each that was moved and is undecided, at most [`MOVED_MAX`]. A million undecided transactions
+//! each that was moved and is undecided, at most `MOVED_MAX`. A million undecided transactions
 //! cost 125 KB, and 25 MB more once their producers have been asked.
 
 use std::collections::{BTreeMap, VecDeque};

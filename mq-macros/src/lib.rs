@@ -103,7 +103,7 @@ pub fn mq_listener(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | `provided` | the instance comes from `App::provide`, or from a `#[bean]` that returns the type |
 /// | `provides = dyn Trait` | it is also injected as `Bean<dyn Trait>`; the trait has `#[component]` |
 /// | `qualifier = Marker` | tells several that provide one trait apart: `Ext<dyn Trait, Marker>` |
-/// | `phase = 10` | lower phases are built first and destroyed last; what a component needs comes before it in any case |
+/// | `phase = 10` | lower phases are built first and destroyed last; needs come first in any case |
 ///
 /// A type has at most one impl block with `#[component]`.
 ///

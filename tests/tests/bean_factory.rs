@@ -33,6 +33,7 @@ fn made(name: &'static str, notes: &Notes) -> Pool {
     Pool { name, notes: notes.clone() }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what is injected is given by value")]
 #[bean(qualifier = Readonly)]
 fn replica(pool: Ext<Pool>) -> Pool {
     assert_eq!(pool.name, "pool", "it is made before");

@@ -151,7 +151,6 @@ async fn a_send_that_cannot_be_stored_is_refused_with_its_reason() {
         (a_send(""), "empty"),
         (a_send("SCHEDULE_TOPIC_XXXX"), "closed"),
         (SendRequest { queue_id: 4_000, ..a_send("t") }, "4000"),
-        (SendRequest { sys_flag: 4, ..a_send("t") }, "transaction"),
         (SendRequest { default_topic: "nothing", ..a_send("new") }, "new"),
     ];
     for (header, named) in cases {

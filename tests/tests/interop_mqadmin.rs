@@ -329,7 +329,9 @@ fn statistics(site: &Site) {
     let awake = awake.iter().find(|row| row[1] == "AdmAwake").expect("the group consumes");
     if site.is_ours() {
         // RocketMQ has looked at its counters once only, and knows no difference yet.
-        assert_eq!((awake[2], awake[5]), ("0", "12"), "{awake:?}");
+        // How far the group is was told within the last second.
+        assert!(awake[2].parse::<u32>().is_ok_and(|behind| behind < 12), "{awake:?}");
+        assert_eq!(awake[5], "12", "{awake:?}");
         assert!(awake[6].parse::<u32>().is_ok_and(|taken| taken >= 11), "{awake:?}");
     }
     let read = |file: &str| {

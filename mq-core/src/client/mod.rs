@@ -70,6 +70,7 @@ use topics::Topics;
 use trace::Tracer;
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
+const FIRST_HEARTBEAT: Duration = Duration::from_secs(1);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often it is looked whether a route must be asked for.
 const ROUTE_TICK: Duration = Duration::from_secs(1);
@@ -559,8 +560,10 @@ async fn hear_brokers(client: Weak<Shared>, mut requests: mpsc::Receiver<Inbound
 }
 
 async fn keep_registered(client: Weak<Shared>, clock: Clock) {
+    // A connection that was opened to ask for routes told nobody who is here.
+    let mut pause = FIRST_HEARTBEAT;
     loop {
-        clock.sleep(HEARTBEAT_INTERVAL).await;
+        clock.sleep(std::mem::replace(&mut pause, HEARTBEAT_INTERVAL)).await;
         let Some(shared) = client.upgrade() else { return };
         Client(shared).heartbeat_all().await;
     }
