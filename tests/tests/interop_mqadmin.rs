@@ -68,6 +68,10 @@ fn is_failure(text: &str) -> bool {
 
 impl Site {
     fn start() -> Option<Self> {
+        if std::env::var("MQ_APACHE").is_ok_and(|version| version != TOOL) {
+            println!("SKIPPED: the admin tool {TOOL} is for the servers of its release, and ours");
+            return None;
+        }
         let java = Java::with_admin_tool(TOOL)?;
         let scratch = TempDir::new().expect("a scratch folder");
         let told = std::env::var("MQ_NAME_SERVER").ok();
