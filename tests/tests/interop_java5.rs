@@ -97,3 +97,18 @@ async fn a_producer_takes_a_message_back() {
     consumer.expect("a consumer").shutdown(PATIENCE).await;
     client.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_begin_where_they_say() {
+    let Some(java) = Java::with_client(CLIENT) else { return };
+    let scratch = TempDir::new().expect("a scratch folder");
+    // No queue is young, or every group would begin with its first message.
+    let settings = ["accessMessageInMemoryMaxRatio=0"];
+    let mq = MqDev::start_at(&scratch.path().join("store"), "127.0.0.1:0", &settings);
+    let program = java.start_5("StartPositions", &mq.address.to_string(), scratch.path());
+    let mut lines = program.finish(PATIENCE);
+    lines.sort();
+    let expected =
+        ["FIRST first", "FIRST second", "FIRST third", "LAST third", "TIME second", "TIME third"];
+    assert_eq!(lines, expected);
+}
