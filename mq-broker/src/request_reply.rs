@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mq_core::names;
 use mq_core::properties::{self, Properties, key};
 use mq_core::protocol::code::{RequestCode, ResponseCode};
 use mq_core::protocol::command::Command;
@@ -22,8 +21,7 @@ use tracing::warn;
 use crate::broker::Broker;
 use crate::config::FlushDiskType;
 use crate::dispatch::{Answer, Handled};
-use crate::refusal::Refusal;
-use crate::send::{any_queue, check_size};
+use crate::send::{check_size, queue_for_send};
 use crate::store::{Appended, StoreError};
 
 /// How long the asking client has to take a reply.
@@ -44,24 +42,7 @@ pub(crate) fn handle(
     header: &SendRequest<'_>,
 ) -> Handled {
     check_size(broker, request)?;
-    if names::is_closed_to_senders(header.topic) {
-        let remark = format!("the topic[{}] is closed to senders", header.topic);
-        return Err(Refusal::new(ResponseCode::NoPermission, remark));
-    }
-    let topic = broker.catalog.topic_for_send(
-        header.topic,
-        header.default_topic,
-        header.default_topic_queue_nums,
-    )?;
-    let queues = topic.write_queue_nums.max(topic.read_queue_nums);
-    if header.queue_id >= queues {
-        let remark = format!("queue {} of topic {} does not exist", header.queue_id, header.topic);
-        return Err(Refusal::new(ResponseCode::SystemError, remark));
-    }
-    let queue_id = match header.queue_id {
-        ..0 => any_queue(topic.write_queue_nums),
-        chosen => chosen,
-    };
+    let queue_id = queue_for_send(broker, header)?;
     let hosts = Hosts { born: peer.remote, store: broker.store_host(peer) };
     let asker = properties::find(header.properties.unwrap_or_default(), key::REPLY_TO_CLIENT);
     let found = asker.and_then(|id| broker.clients.producer_of(id));

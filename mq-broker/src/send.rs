@@ -108,7 +108,7 @@ impl<'a> Draft<'a> {
         };
         check_size(broker, request)?;
         let mut draft = Self::new(broker, request, header)?;
-        draft.place(broker)?;
+        draft.queue_id = queue_for_send(broker, &draft.header)?;
         if draft.topic.starts_with(names::RETRY_PREFIX) {
             draft.give_up_if_spent(broker)?;
         }
@@ -137,38 +137,6 @@ impl<'a> Draft<'a> {
             request,
             header,
         })
-    }
-
-    /// Finds or makes the topic, and a queue of it.
-    fn place(&mut self, broker: &Broker) -> Result<(), Refusal> {
-        let header = &self.header;
-        if names::is_closed_to_senders(header.topic) {
-            let remark = format!("the topic[{}] is closed to senders", header.topic);
-            return Err(Refusal::new(ResponseCode::NoPermission, remark));
-        }
-        let topic = broker.catalog.topic_for_send(
-            header.topic,
-            header.default_topic,
-            header.default_topic_queue_nums,
-        )?;
-        let writable =
-            broker.config.broker_permission.now() & u64::from(perm::WRITE.cast_unsigned());
-        if writable == 0 && topic.order {
-            let remark =
-                format!("the broker[{}] sending message is forbidden", broker.config.broker_name);
-            return Err(Refusal::new(ResponseCode::NoPermission, remark));
-        }
-        if self.queue_id < 0 {
-            self.queue_id = any_queue(topic.write_queue_nums);
-        }
-        if self.queue_id >= topic.write_queue_nums.max(topic.read_queue_nums) {
-            let remark = format!(
-                "request queueId[{}] is illegal, topic[{}] has {} queues",
-                self.queue_id, header.topic, topic.write_queue_nums
-            );
-            return Err(Refusal::new(ResponseCode::SystemError, remark));
-        }
-        Ok(())
     }
 
     /// A client that could not send back (36) puts a retry into the group's retry topic itself.
@@ -363,8 +331,38 @@ fn batch_items<'a>(topic: &str, body: &'a [u8]) -> Result<Vec<record::BatchItem<
     }
 }
 
+/// Finds or makes the topic of a send or of a reply; gives the queue it goes to.
+pub(crate) fn queue_for_send(broker: &Broker, header: &SendRequest<'_>) -> Result<i32, Refusal> {
+    let forbidden = |remark: String| Refusal::new(ResponseCode::NoPermission, remark);
+    if names::is_closed_to_senders(header.topic) {
+        return Err(forbidden(format!("the topic[{}] is closed to senders", header.topic)));
+    }
+    let topic = broker.catalog.topic_for_send(
+        header.topic,
+        header.default_topic,
+        header.default_topic_queue_nums,
+    )?;
+    let writable = broker.config.broker_permission.now() & u64::from(perm::WRITE.cast_unsigned());
+    if writable == 0 && topic.order {
+        let name = &broker.config.broker_name;
+        return Err(forbidden(format!("the broker[{name}] sending message is forbidden")));
+    }
+    let queue_id = match header.queue_id {
+        ..0 => any_queue(topic.write_queue_nums),
+        chosen => chosen,
+    };
+    if queue_id >= topic.write_queue_nums.max(topic.read_queue_nums) {
+        let remark = format!(
+            "request queueId[{queue_id}] is illegal, topic[{}] has {} queues",
+            header.topic, topic.write_queue_nums
+        );
+        return Err(Refusal::new(ResponseCode::SystemError, remark));
+    }
+    Ok(queue_id)
+}
+
 /// A queue for a sender that leaves the choice to the broker. A fresh hasher's state is random.
-pub(crate) fn any_queue(queues: i32) -> i32 {
+fn any_queue(queues: i32) -> i32 {
     let random = RandomState::new().hash_one(0_u8);
     let queues = u64::try_from(queues.max(1)).unwrap_or(1);
     i32::try_from(random % queues).unwrap_or(0)

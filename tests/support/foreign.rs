@@ -223,6 +223,36 @@ impl Site {
     }
 }
 
+/// Two listeners of one group that is broadcasting both get all that our client sends. `check`
+/// compares as much as the program's client tells.
+///
+/// # Panics
+/// When one does not.
+pub async fn every_broadcast_listener_gets_all(foreign: &Foreign, check: fn(&[Sent], &[Got])) {
+    const COUNT: usize = 20;
+    let site = Site::open(&[]);
+    let client = site.client().await;
+    let topic = site.topic("broadcast").await;
+    let words = [&*unique("broadcast"), &topic, "*", "broadcast"];
+    let mut one = site.listen(foreign, "listen", &words);
+    let mut other = site.listen(foreign, "listen", &words);
+    let producer = client.producer("p");
+    site.warm(&producer, &topic, &mut [&mut one, &mut other]).await;
+    let from_rust = send(&producer, &topic, "rust", COUNT).await;
+    check(&from_rust, &one.given("rust", COUNT));
+    check(&from_rust, &other.given("rust", COUNT));
+    client.shutdown().await;
+}
+
+/// A message that was delayed by 5 s, and has the time of its sending in its body, came no sooner.
+///
+/// # Panics
+/// When it did.
+pub fn check_delay(delayed: &[Sent], arrived: &[Got]) {
+    let began_ms: i64 = delayed[0].body.rsplit(' ').next().expect("a time").parse().expect("ms");
+    assert!(arrived[0].at_ms >= began_ms + 5_000, "{delayed:?} {arrived:?}");
+}
+
 /// One question to one server.
 async fn ask<'a>(address: &str, code: RequestCode, header: &impl Header<'a>) -> Frame {
     let (inbound, _none) = tokio::sync::mpsc::channel(8);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use support::foreign::{
-    Content, Foreign, Got, Site, check_places, check_sent, contents, got, send, sent,
+    Content, Foreign, Got, Site, check_delay, check_places, check_sent, contents, got, send, sent,
 };
 use support::{Recorder, member, unique};
 
@@ -89,24 +89,11 @@ async fn delayed_and_long_messages_arrive_and_too_long_ones_are_refused() {
     check_places(&sent(&lines), &listener.given("huge", 1));
 
     let delayed = sent(&site.run(&python, "send_delayed", &[&topic, "delayed", "2"]));
-    let arrived = listener.given("delayed", 1);
-    let began_ms: i64 = delayed[0].body.rsplit(' ').next().expect("a time").parse().expect("ms");
-    assert!(arrived[0].at_ms >= began_ms + 5_000, "{delayed:?} {arrived:?}");
+    check_delay(&delayed, &listener.given("delayed", 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_broadcast_listener_gets_all() {
     let Some(python) = Foreign::python() else { return };
-    let site = Site::open(&[]);
-    let client = site.client().await;
-    let topic = site.topic("broadcast").await;
-    let words = [&*unique("broadcast"), &topic, "*", "broadcast"];
-    let mut one = site.listen(&python, "listen", &words);
-    let mut other = site.listen(&python, "listen", &words);
-    let producer = client.producer("p");
-    site.warm(&producer, &topic, &mut [&mut one, &mut other]).await;
-    let from_rust = send(&producer, &topic, "rust", COUNT).await;
-    check_sent(&from_rust, &one.given("rust", COUNT));
-    check_sent(&from_rust, &other.given("rust", COUNT));
-    client.shutdown().await;
+    support::foreign::every_broadcast_listener_gets_all(&python, check_sent).await;
 }
